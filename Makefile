@@ -1,0 +1,40 @@
+# Each target is a thin line over the real tool. A fresh machine needs Python 3.11+ and make, nothing else.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: train test test-gpu lint format solve bench clean
+
+train: $(STAMP)  ## train CartPole until it is solved
+	$(BIN)/rlstack train cartpole --seed 0
+
+test: $(STAMP)  ## the whole test suite, in a few minutes on two cores
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not slow and not gpu"
+
+test-gpu: $(STAMP)  ## the tests that need a CUDA device
+	$(BIN)/python -m pytest -q -m gpu
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/codespell src tests docs benchmarks examples README.md CHANGELOG.md CONTRIBUTING.md
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+solve: $(STAMP)  ## train the recipes and judge them in Gymnasium's own environments
+	$(BIN)/python benchmarks/solve.py
+
+bench: $(STAMP)  ## the default work beside rl8's, in one run
+	$(BIN)/python benchmarks/throughput.py
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev,viz]'
+	touch $(STAMP)
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist

@@ -1,0 +1,281 @@
+"""Proximal policy optimization: collect a horizon, update the policy, again.
+
+One core serves feedforward and recurrent policies alike: feedforward is recurrence with no state and
+sequences of one step.
+"""
+
+import time
+from abc import ABC
+from dataclasses import replace
+from typing import Any, ClassVar, final
+
+import torch
+
+from . import data, ppo
+from .buffer import Sequences, minibatches
+from .collector import Collector
+from .data import Config, Stats
+from .engine import default_block_size, precision_scope
+from .env.base import EnvFactory, make_env
+from .hparams import Hparams, HparamsError, RecurrentHparams, check_options, flatten
+from .learner import Learner
+from .moments import RunningMoments
+from .policies import Policy, RecurrentPolicy
+from .schedulers import scheduler
+
+
+class _PPO(ABC):
+    """The one core; its subclasses differ in their policy and in how long a sequence is."""
+
+    hparams_cls: ClassVar[type[Hparams]]
+    policy_cls: ClassVar[type[Policy] | type[RecurrentPolicy]]
+
+    def __init__(self, env_cls: EnvFactory, /, **hyperparameters: Any) -> None:
+        hparams = self.hparams_cls.parse(hyperparameters)
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.device = torch.device(device if hparams.device == "auto" else hparams.device)
+        if hparams.seed is not None:
+            torch.manual_seed(hparams.seed)
+        self.env_cls = env_cls
+        self.env = make_env(env_cls, hparams.num_envs, hparams.env_config, self.device)
+        self.hparams = self._resolve(hparams)
+        self.policy = self._make_policy()
+        self.scope = precision_scope(self.hparams, self.device)
+        self.collector = Collector(self.env, self.policy, self.hparams, self.scope)
+        self.learner = Learner(self.policy, self.hparams, self.device, self.scope)
+        hp, lr = self.hparams, float(self.learner.optimizer.param_groups[0]["lr"])
+        self.lr_scheduler = scheduler(lr, hp.lr_schedule, hp.lr_schedule_kind)
+        self.entropy_scheduler = scheduler(
+            hp.entropy_coeff, hp.entropy_coeff_schedule, hp.entropy_coeff_schedule_kind
+        )
+        self.return_moments = RunningMoments(()).to(self.device)
+        """Of the reversed discounted returns of all collects: their spread scales the rewards."""
+        self.env_steps = 0
+        """Transitions of all environments so far."""
+        self._discounted = torch.zeros(hp.num_envs, device=self.device)
+        self._buffered = False
+        self._eval_collector: Collector | None = None
+
+    @property
+    def params(self) -> dict[str, str]:
+        """The hyperparameters in use, all defaults resolved, as short texts by dotted name."""
+        values = {name: value for name, value in vars(self.hparams).items() if not name.startswith("_")}
+        values["model_cls"] = type(self.policy.model)
+        values["model_config"] = self.policy.model.config
+        values["distribution_cls"] = self.policy.distribution_cls
+        values["device"] = str(self.device)
+        values["algorithm"] = type(self).__name__
+        values["env"] = getattr(self.env_cls, "__qualname__", repr(self.env_cls))
+        del values["model"]
+        return flatten(values)
+
+    def collect(self, *, env_config: Config | None = None, deterministic: bool = False) -> Stats:
+        """Simulate one horizon in all environments and keep it for `step`.
+
+        Args:
+            env_config: Options for the environment's next reset and those after it; None goes on as before.
+            deterministic: Whether the policy acts without chance.
+
+        Returns:
+            Statistics of this horizon; `returns/…` are sums of rewards over it.
+
+        Raises:
+            EnvError: If the environment breaks its contract.
+            NonFiniteError: If it returns NaN or infinity; the policy stays as it was.
+        """
+        start = time.perf_counter()
+        self._absorb_observations()
+        resets = self.collector.begin(env_config)
+        stats = self.collector.run(deterministic=deterministic)
+        self._absorb_rewards(after_reset=resets > 0)
+        self._buffered = True
+        env_steps = self.hparams.num_envs * self.hparams.horizon
+        self.env_steps += env_steps
+        return {
+            **stats,
+            data.ENV_RESETS: float(resets),
+            data.ENV_STEPS: float(env_steps),
+            "profiling/collect_ms": 1e3 * (time.perf_counter() - start),
+        }
+
+    def step(self) -> Stats:
+        """Update the policy once, from the horizon that `collect` kept.
+
+        Returns:
+            Statistics of this update; losses are means over its optimizer steps.
+
+        Raises:
+            RuntimeError: If there is nothing collected that hasn't been used.
+            NonFiniteError: If a loss or gradient is NaN or infinite; it never reaches the parameters.
+        """
+        if not self._buffered:
+            raise RuntimeError("step() has no transitions to learn from: call collect() before each step()")
+        start, hp = time.perf_counter(), self.hparams
+        lr, entropy_coeff = self.lr_scheduler(self.env_steps), self.entropy_scheduler(self.env_steps)
+        sequences, explained_variance = self._targets()
+        total = len(sequences)
+        size = total if hp.accumulate_grads else hp.minibatch_size(total)
+        self.learner.begin(lr=lr, entropy_coeff=entropy_coeff)
+        for _ in range(hp.num_sgd_iters):
+            for index in minibatches(total, size, shuffle=hp.shuffle_minibatches, device=self.device):
+                if not self.learner.cancelled:
+                    self.learner.step(sequences, index)
+        self._absorb_observations()
+        *losses, grad_norm, explained = self._summarize(explained_variance)
+        return {
+            **dict(zip(data.LOSS_STATS, losses, strict=True)),
+            data.GRAD_NORM: grad_norm,
+            data.EXPLAINED_VARIANCE: explained,
+            "coefficients/lr": lr,
+            "coefficients/entropy": entropy_coeff,
+            "coefficients/vf": hp.vf_coeff,
+            "profiling/step_ms": 1e3 * (time.perf_counter() - start),
+        }
+
+    def eval(self, *, env_config: Config | None = None, deterministic: bool = True) -> Stats:
+        """Simulate one horizon in environments of its own; leaves training and its random numbers alone.
+
+        Args:
+            env_config: Options for the reset of those environments.
+            deterministic: Whether the policy acts without chance.
+
+        Returns:
+            The statistics `returns/…` and `rewards/…` of that horizon.
+
+        Raises:
+            EnvError, NonFiniteError: As `collect`.
+        """
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+            if self._eval_collector is None:
+                hp = self.hparams
+                env = make_env(self.env_cls, hp.num_envs, hp.env_config, self.device)
+                self._eval_collector = Collector(env, self.policy, hp, self.scope)
+            self._eval_collector.restart()
+            self._eval_collector.begin(env_config)
+            return self._eval_collector.run(deterministic=deterministic)
+
+    def _resolve(self, hparams: Hparams) -> Hparams:
+        """Return the hyperparameters as this environment and device allow them."""
+        max_horizon = getattr(self.env, "max_horizon", None)
+        horizon, resets = hparams.horizon, hparams.horizons_per_env_reset
+        if max_horizon is not None:
+            horizon = min(horizon, max_horizon)
+            longest = max_horizon // horizon
+            resets = longest if resets == -1 else min(resets, longest)
+        resolved = replace(
+            hparams,
+            horizon=horizon,
+            horizons_per_env_reset=resets,
+            grad_block_size=hparams.grad_block_size or default_block_size(self.device),
+        )
+        if isinstance(resolved, RecurrentHparams) and horizon % resolved.seq_len:
+            cap = f" (capped by {type(self.env).__name__}.max_horizon)" if horizon != hparams.horizon else ""
+            raise HparamsError(
+                f"seq_len is {resolved.seq_len}, expected a divisor of the horizon {horizon}{cap}"
+            )
+        seq_len = resolved.seq_len if isinstance(resolved, RecurrentHparams) else 1
+        resolved.minibatch_size(resolved.num_envs * horizon // seq_len)
+        return resolved
+
+    def _make_policy(self) -> Policy | RecurrentPolicy:
+        """Return the policy for the environment's specs, on the device, its parts tried once."""
+        hp, env = self.hparams, self.env
+        model = hp.model
+        if model is None:
+            model_cls = hp.model_cls or self.policy_cls.default_model_cls(env.action_spec)
+            options = hp.model_config or {}
+            check_options(options, model_cls, "model_config")
+            model = model_cls(env.observation_spec, env.action_spec, **options)
+        policy = self.policy_cls(model, hp.distribution_cls, normalize_observations=hp.normalize_observations)
+        policy.to(self.device)
+        policy.check()
+        return policy
+
+    def _absorb_rewards(self, *, after_reset: bool) -> None:
+        """Take the horizon's rewards into the statistics that scale rewards."""
+        if after_reset:
+            self._discounted.zero_()
+        rewards = self.collector.buffer.rewards.squeeze(-1).T
+        sums = ppo.reversed_discounted_returns(rewards, self._discounted, gamma=self.hparams.gamma)
+        self.return_moments.update(sums)
+        self._discounted = sums[:, -1].clone()
+
+    def _absorb_observations(self) -> None:
+        """Release the horizon: take its observations into the policy's statistics, once it has been used.
+
+        Not before: the update must see observations as the policy saw them while collecting.
+        """
+        if self._buffered and self.policy.normalizer is not None:
+            self.policy.normalizer.update(self.collector.buffer.obs[:-1])
+        self._buffered = False
+
+    def _targets(self) -> tuple[Sequences, torch.Tensor]:
+        """Return the horizon with its advantages and returns, and how much of these the values explain."""
+        hp = self.hparams
+        buffer = self.collector.buffer
+        rewards, values = buffer.rewards.squeeze(-1).T, buffer.values.squeeze(-1).T
+        if hp.normalize_rewards:
+            scale = self.return_moments.var.sqrt()
+            rewards = rewards / torch.where(scale < 1e-6, 1.0, scale).to(rewards.dtype)
+        advantages, returns = ppo.gae(rewards, values, gamma=hp.gamma, gae_lambda=hp.gae_lambda)
+        explained_variance = ppo.explained_variance(values[:, :-1], returns)
+        if hp.normalize_advantages:
+            advantages = ppo.normalize(advantages)
+        return Sequences(buffer, advantages, returns), explained_variance
+
+    def _summarize(self, explained_variance: torch.Tensor) -> list[float]:
+        """Read the update's statistics back, all at once: losses, gradient norm, explained variance."""
+        records = self.learner.records()
+        packed = torch.cat([records.flatten(), explained_variance.view(1).to(records.dtype)])
+        *flat, explained = packed.tolist()
+        width = records.shape[1]
+        rows = [flat[i : i + width] for i in range(0, len(flat), width)]
+        return [*self.learner.summarize(rows), explained]
+
+
+@final
+class Algorithm(_PPO):
+    """Proximal policy optimization of a feedforward policy.
+
+    Args:
+        env_cls: The environment's class, or any callable with the signature of `Env`.
+        hyperparameters: Fields of `rlstack.hparams.Hparams`, by name.
+
+    Raises:
+        HparamsError: If a hyperparameter is unknown or can't be.
+        EnvError: If the environment's specs can't be used.
+
+    Example:
+        >>> from rlstack.env import DiscreteDummyEnv
+        >>> algorithm = Algorithm(DiscreteDummyEnv, num_envs=8, horizon=4)
+        >>> algorithm.collect()["env/steps"]
+        32.0
+        >>> sorted(algorithm.step())[:2]
+        ['coefficients/entropy', 'coefficients/lr']
+    """
+
+    hparams_cls = Hparams
+    policy_cls = Policy
+
+
+@final
+class RecurrentAlgorithm(_PPO):
+    """Proximal policy optimization of a recurrent policy, by truncated backpropagation through time.
+
+    Args:
+        env_cls: The environment's class, or any callable with the signature of `Env`.
+        hyperparameters: Fields of `rlstack.hparams.RecurrentHparams`, by name.
+
+    Raises:
+        HparamsError: If a hyperparameter is unknown or can't be.
+        EnvError: If the environment's specs can't be used.
+
+    Example:
+        >>> from rlstack.env import DiscreteDummyEnv
+        >>> algorithm = RecurrentAlgorithm(DiscreteDummyEnv, num_envs=8, horizon=4, seq_len=2)
+        >>> algorithm.collect()["env/steps"]
+        32.0
+    """
+
+    hparams_cls = RecurrentHparams
+    policy_cls = RecurrentPolicy

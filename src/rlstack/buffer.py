@@ -1,0 +1,177 @@
+"""Storage of one horizon, allocated once and read in sequences."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+from tensordict import TensorDict
+from torch import Tensor
+
+from . import specs
+from .data import OBS, REWARDS
+
+
+class Buffer:
+    """Everything of one horizon, time-major: writes and flattening are contiguous.
+
+    Args:
+        observation_spec: Of one environment.
+        action_spec: Of one environment.
+        state_spec: Of one environment; None if the policy is feedforward.
+        num_envs: B.
+        horizon: T.
+        seq_len: L, steps between two stored recurrent states; divides the horizon.
+        device: Where to store.
+    """
+
+    obs: Any
+    """[T + 1, B, ...]. The last one follows the last action."""
+    actions: Any
+    """[T, B, *A]. As the distribution sampled them."""
+    logp: Tensor
+    """[T, B, 1]. Log-probability of the actions when they were taken."""
+    values: Tensor
+    """[T + 1, B, 1]. The last one bootstraps."""
+    rewards: Tensor
+    """[T, B, 1]. As the environment returned them."""
+    states: TensorDict | None
+    """[T / L, B, ...]. Recurrent states at the starts of sequences."""
+
+    def __init__(
+        self,
+        observation_spec: specs.TensorSpec,
+        action_spec: specs.TensorSpec,
+        state_spec: specs.Composite | None,
+        *,
+        num_envs: int,
+        horizon: int,
+        seq_len: int,
+        device: torch.device,
+    ) -> None:
+        self.num_envs, self.horizon, self.seq_len = num_envs, horizon, seq_len
+        self.obs = specs.zeros(observation_spec, (horizon + 1, num_envs), device)
+        self.actions = specs.zeros(action_spec, (horizon, num_envs), device)
+        self.logp = torch.zeros((horizon, num_envs, 1), device=device)
+        self.values = torch.zeros((horizon + 1, num_envs, 1), device=device)
+        self.rewards = torch.zeros((horizon, num_envs, 1), device=device)
+        self.states = None
+        if state_spec is not None:
+            self.states = specs.zeros(state_spec, (horizon // seq_len, num_envs), device)
+
+    @property
+    def num_sequences(self) -> int:
+        """How many sequences of `seq_len` steps a horizon holds."""
+        return self.num_envs * self.horizon // self.seq_len
+
+    def is_finite(self) -> Tensor:
+        """Return whether every real number in the buffer is finite, as a bool tensor []."""
+        return torch.stack([part.isfinite().all() for _, part in self._real_parts()]).all()
+
+    def first_nonfinite(self) -> tuple[str, int, int] | None:
+        """Return name, step and environment of the first number that isn't finite, if there is one.
+
+        An observation counts to the step that returned it; -1 is the reset.
+        """
+        found: list[tuple[float, str, int, int]] = []
+        for name, part in self._real_parts():
+            bad = (~part.isfinite()).flatten(2).any(-1).nonzero()
+            if len(bad):
+                step, env = bad[0].tolist()
+                from_env = name.split(".")[0] in (OBS, REWARDS)
+                step -= name.split(".")[0] == OBS
+                # The policy speaks before the environment takes the step.
+                found.append((step if from_env else step - 0.5, name, step, env))
+        return min(found, key=lambda fault: fault[0])[1:] if found else None
+
+    def _real_parts(self) -> Iterator[tuple[str, Tensor]]:
+        named = [(OBS, self.obs), (REWARDS, self.rewards), ("actions", self.actions)]
+        named += [("logp", self.logp), ("values", self.values)]
+        for name, value in named:
+            if isinstance(value, Tensor):
+                tensors = [(name, value)]
+            else:
+                tensors = [(".".join((name, *_path(key))), leaf) for key, leaf in value.items(True, True)]
+            yield from ((key, tensor) for key, tensor in tensors if tensor.is_floating_point())
+
+
+class SequenceBatch(NamedTuple):
+    """N sequences of L steps; what the loss alone reads is flattened to rows."""
+
+    obs: Any
+    """[N, L, ...]."""
+    actions: Any
+    """[N, L, *A]."""
+    state: TensorDict | None
+    """[N, ...]. Recurrent state before the first step."""
+    logp: Tensor
+    """[N · L, 1]. When the actions were taken."""
+    values: Tensor
+    """[N · L, 1]. When the actions were taken."""
+    advantages: Tensor
+    """[N · L, 1]."""
+    returns: Tensor
+    """[N · L, 1]. Targets of the value function."""
+
+
+class Sequences:
+    """A full buffer, cut into sequences of `seq_len` steps.
+
+    Args:
+        buffer: Where the horizon is.
+        advantages: [B, T].
+        returns: [B, T].
+    """
+
+    def __init__(self, buffer: Buffer, advantages: Tensor, returns: Tensor) -> None:
+        self._num_envs, self._seq_len = buffer.num_envs, buffer.seq_len
+        self._num_sequences = buffer.num_sequences
+        self._obs = buffer.obs[:-1].flatten(0, 1)
+        self._actions = buffer.actions.flatten(0, 1)
+        self._states = None if buffer.states is None else buffer.states.flatten(0, 1)
+        columns = (buffer.logp, buffer.values[:-1], advantages.T.unsqueeze(-1), returns.T.unsqueeze(-1))
+        # One matrix: a minibatch gathers all four with one indexing operation.
+        self._columns = torch.cat(columns, -1).flatten(0, 1)
+
+    def __len__(self) -> int:
+        return self._num_sequences
+
+    def take(self, index: slice | Tensor) -> SequenceBatch:
+        """Return the sequences with these numbers: q starts in step q // B · L of environment q % B."""
+        if isinstance(index, slice) and self._seq_len == 1:
+            obs, actions = self._obs[index].unsqueeze(1), self._actions[index].unsqueeze(1)
+            columns = self._columns[index]
+        else:
+            rows = self._rows(index)
+            obs, actions = self._obs[rows], self._actions[rows]
+            columns = self._columns[rows.flatten()]
+        state = None if self._states is None else self._states[index]
+        return SequenceBatch(obs, actions, state, *columns.split(1, -1))
+
+    def _rows(self, index: slice | Tensor) -> Tensor:
+        """Return where the steps of sequences are in the flattened buffer, [N, L]."""
+        device = self._columns.device
+        if isinstance(index, slice):
+            index = torch.arange(index.start, index.stop, device=device)
+        first = index // self._num_envs * (self._num_envs * self._seq_len) + index % self._num_envs
+        return first.unsqueeze(-1) + self._num_envs * torch.arange(self._seq_len, device=device)
+
+
+def minibatches(total: int, size: int, *, shuffle: bool, device: torch.device) -> Iterator[slice | Tensor]:
+    """Yield the numbers 0 … total − 1 in parts of `size`; the whole as one part keeps its order."""
+    if shuffle and size < total:
+        yield from torch.randperm(total, device=device).split(size)
+    else:
+        yield from blocks(slice(0, total), size)
+
+
+def blocks(index: slice | Tensor, size: int) -> Iterator[slice | Tensor]:
+    """Yield consecutive parts of `index` of at most `size` entries."""
+    if isinstance(index, slice):
+        for start in range(index.start, index.stop, size):
+            yield slice(start, min(start + size, index.stop))
+    else:
+        yield from index.split(size)
+
+
+def _path(key: str | tuple[str, ...]) -> tuple[str, ...]:
+    return (key,) if isinstance(key, str) else key

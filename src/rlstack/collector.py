@@ -1,0 +1,168 @@
+"""One horizon after the other from an environment: when to reset, what to keep, what to say of it."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from tensordict import TensorDict
+from torch import Tensor
+
+from .buffer import Buffer
+from .data import OBS, RETURN_STATS, REWARD_STATS, REWARDS, Config, NonFiniteError, Stats
+from .engine import Scope
+from .env.base import EnvError, checked_reset, checked_step
+from .hparams import Hparams, RecurrentHparams
+from .policies import Policy, RecurrentPolicy
+
+
+class Carry(NamedTuple):
+    """What goes on from one horizon to the next when the environment isn't reset."""
+
+    state: TensorDict | None
+    """[B, ...]. Recurrent state before the next step; None if feedforward."""
+    sequences: int
+    """How many sequences it has lasted."""
+
+
+class Collector:
+    """Fills a buffer of its own with the horizons of one environment.
+
+    Args:
+        env: The environment.
+        policy: Who acts in it.
+        hparams: How long a horizon is, and when to reset what.
+        scope: Context of the model.
+    """
+
+    buffer: Buffer
+    """The last horizon."""
+
+    def __init__(self, env: Any, policy: Policy | RecurrentPolicy, hparams: Hparams, scope: Scope) -> None:
+        self.env, self.policy, self.hparams, self.scope = env, policy, hparams, scope
+        self.env_config: Config | None = None
+        """What the environment was last reset with."""
+        self._seqs_per_state_reset = -1
+        if isinstance(hparams, RecurrentHparams):
+            self._seqs_per_state_reset = hparams.seqs_per_state_reset
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget everything about the environment, so that the next horizon begins with a reset."""
+        hp = self.hparams
+        self.buffer = Buffer(
+            self.policy.observation_spec,
+            self.policy.action_spec,
+            self.policy.state_spec,
+            num_envs=hp.num_envs,
+            horizon=hp.horizon,
+            seq_len=hp.sequence_length,
+            device=self.policy.device,
+        )
+        self._carry = Carry(None, 0)
+        self._horizons_since_reset = 0
+
+    def begin(self, env_config: Config | None) -> int:
+        """Get the first observations of a horizon; return how many environments were reset for it.
+
+        Args:
+            env_config: Options for the reset, if there is one, and those after it; None goes on as before.
+
+        Raises:
+            EnvError: If the observations don't fit their spec.
+        """
+        hp, since = self.hparams, self._horizons_since_reset
+        is_new = env_config is not None and not _same(env_config, self.env_config)
+        if env_config is not None:
+            self.env_config = dict(env_config)
+        due = is_new if hp.horizons_per_env_reset == -1 else since == hp.horizons_per_env_reset
+        if since > 0 and not due:
+            self.buffer.obs[0] = self.buffer.obs[-1]
+            self._horizons_since_reset += 1
+            return 0
+        self._horizons_since_reset = 0
+        self.buffer.obs[0] = checked_reset(self.env, hp.num_envs, self.env_config)
+        self._carry = Carry(self.policy.initial_state(hp.num_envs), 0)
+        self._horizons_since_reset = 1
+        return hp.num_envs
+
+    def run(self, *, deterministic: bool) -> Stats:
+        """Simulate the horizon that was begun, and return its `returns/…` and `rewards/…`.
+
+        Raises:
+            EnvError: If the environment breaks its contract.
+            NonFiniteError: If it or the policy returns NaN or infinity.
+        """
+        try:
+            self._carry = self._rollout(deterministic)
+            rewards = self.buffer.rewards
+            summaries = (*_summary(rewards.sum(0)), *_summary(rewards))
+            finite = self.buffer.is_finite().to(rewards.dtype)
+            *values, all_finite = torch.stack([*summaries, finite]).tolist()
+            if not all_finite:
+                self._raise_nonfinite(None)
+        except BaseException as error:
+            if isinstance(error, EnvError):
+                # What the environment complains about may be the echo of its own NaN.
+                self._raise_nonfinite(error)
+            # Half a horizon is worth nothing, and the environment may be in any state: begin anew.
+            self.restart()
+            raise
+        return dict(zip(RETURN_STATS + REWARD_STATS, values, strict=True))
+
+    @torch.no_grad()
+    def _rollout(self, deterministic: bool) -> Carry:
+        """Fill the buffer from its first observations on; return what goes on to the next horizon."""
+        buffer, policy = self.buffer, self.policy
+        state, sequences = self._carry
+        for t in range(buffer.horizon):
+            if buffer.states is not None and t % buffer.seq_len == 0:
+                if sequences == self._seqs_per_state_reset:
+                    state, sequences = policy.initial_state(buffer.num_envs), 0
+                buffer.states[t // buffer.seq_len] = state
+                sequences += 1
+            with self.scope():
+                samples, logp, values, state = policy.sample(
+                    buffer.obs[t], state, deterministic=deterministic
+                )
+            buffer.actions[t] = samples
+            buffer.logp[t] = logp
+            buffer.values[t] = values
+            obs, rewards = checked_step(self.env, buffer.num_envs, policy.to_env(samples), t)
+            # Copies: the environment may go on writing into what it returned.
+            buffer.obs[t + 1] = obs
+            buffer.rewards[t] = rewards
+        with self.scope():
+            buffer.values[-1] = policy.values(buffer.obs[-1], state)
+        return Carry(state, sequences)
+
+    def _raise_nonfinite(self, cause: EnvError | None) -> None:
+        """Raise an error that names the first number in the buffer that isn't finite, if there is one."""
+        fault = self.buffer.first_nonfinite()
+        if fault is None:
+            return
+        name, step, index = fault
+        source, advice = type(self.env).__name__, "look for a division by zero or an overflow there"
+        if name.split(".")[0] not in (OBS, REWARDS):
+            source, advice = "the policy", "look at what its model does with the observation"
+        when = "after the reset" if step < 0 else f"in step {step} of the horizon"
+        self.restart()
+        raise NonFiniteError(
+            f"{name} of environment {index} from {source} is NaN or infinite {when}: {advice}"
+        ) from cause
+
+
+def _summary(values: Tensor) -> tuple[Tensor, ...]:
+    """Return minimum, maximum, mean and standard deviation, as `data.SUMMARY` names them."""
+    return values.min(), values.max(), values.mean(), values.std(correction=0)
+
+
+def _same(one: object, other: object) -> bool:
+    """Return whether two configs say the same, tensors and arrays in them included."""
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return one.keys() == other.keys() and all(_same(value, other[key]) for key, value in one.items())
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        return torch.equal(one, other)
+    if isinstance(one, np.ndarray) or isinstance(other, np.ndarray):
+        return np.array_equal(one, other)  # type: ignore[arg-type]
+    return bool(one == other)

@@ -1,0 +1,195 @@
+"""Conditions on the statistics of training, that say when to stop.
+
+A statistic that a condition reads but that isn't there (evaluations are not made after every update) counts
+as not having changed.
+"""
+
+import time
+from abc import ABC, abstractmethod
+from typing import final
+
+from .data import Stats
+
+
+class Condition(ABC):
+    """Something that is or isn't true after an update; may remember earlier ones."""
+
+    @abstractmethod
+    def __call__(self, stats: Stats) -> bool:
+        """Take the statistics of one update; return whether the condition holds now."""
+
+    def reset(self) -> None:  # noqa: B027 (most conditions remember nothing)
+        """Forget everything; called when a run begins."""
+
+
+class _Group(Condition):
+    """Conditions that are asked together; every one sees every update."""
+
+    def __init__(self, *conditions: Condition) -> None:
+        self.conditions = conditions
+
+    def reset(self) -> None:
+        for condition in self.conditions:
+            condition.reset()
+
+    def _ask(self, stats: Stats) -> list[bool]:
+        return [condition(stats) for condition in self.conditions]
+
+
+@final
+class And(_Group):
+    """Holds when all of some conditions do.
+
+    Args:
+        conditions: Which.
+    """
+
+    def __call__(self, stats: Stats) -> bool:
+        """Return whether all hold now."""
+        return all(self._ask(stats))
+
+
+@final
+class Or(_Group):
+    """Holds when any of some conditions does.
+
+    Args:
+        conditions: Which.
+    """
+
+    def __call__(self, stats: Stats) -> bool:
+        """Return whether any holds now."""
+        return any(self._ask(stats))
+
+
+@final
+class HitsLowerBound(Condition):
+    """Holds when a statistic is at or below a bound.
+
+    Args:
+        key: The statistic, like `losses/vf`.
+        bound: The bound.
+    """
+
+    def __init__(self, key: str, bound: float) -> None:
+        self.key, self.bound = key, bound
+
+    def __call__(self, stats: Stats) -> bool:
+        """Return whether the statistic is there and at or below the bound."""
+        return self.key in stats and stats[self.key] <= self.bound
+
+
+@final
+class HitsUpperBound(Condition):
+    """Holds when a statistic is at or above a bound.
+
+    Args:
+        key: The statistic, like `returns/mean`.
+        bound: The bound.
+    """
+
+    def __init__(self, key: str, bound: float) -> None:
+        self.key, self.bound = key, bound
+
+    def __call__(self, stats: Stats) -> bool:
+        """Return whether the statistic is there and at or above the bound."""
+        return self.key in stats and stats[self.key] >= self.bound
+
+
+class _Streak(Condition):
+    """Holds when a statistic has failed to improve so many times in a row."""
+
+    def __init__(self, key: str, patience: int) -> None:
+        if patience < 1:
+            raise ValueError(f"patience is {patience}, expected at least 1")
+        self.key, self.patience = key, patience
+        self.reset()
+
+    def reset(self) -> None:
+        self._best: float | None = None
+        self._streak = 0
+
+    def __call__(self, stats: Stats) -> bool:
+        """Return whether the statistic has now failed to improve `patience` times in a row."""
+        if self.key in stats:
+            value = stats[self.key]
+            if self._best is None or self._improves(value, self._best):
+                self._best, self._streak = value, 0
+            else:
+                self._streak += 1
+        return self._streak >= self.patience
+
+    @abstractmethod
+    def _improves(self, value: float, best: float) -> bool:
+        """Return whether a value ends the streak and is what the next ones are compared with."""
+
+
+@final
+class Plateaus(_Streak):
+    """Holds when a statistic has stayed within a relative tolerance of one value, several times in a row.
+
+    Args:
+        key: The statistic, like `returns/mean`.
+        patience: How many times in a row.
+        rtol: Share of that value by which the statistic may differ from it.
+    """
+
+    def __init__(self, key: str, *, patience: int = 5, rtol: float = 1e-3) -> None:
+        super().__init__(key, patience)
+        self.rtol = rtol
+
+    def _improves(self, value: float, best: float) -> bool:
+        return not abs(value - best) <= self.rtol * abs(best)
+
+
+@final
+class StopsDecreasing(_Streak):
+    """Holds when a statistic hasn't gone below its smallest value, several times in a row.
+
+    Args:
+        key: The statistic, like `losses/vf`.
+        patience: How many times in a row.
+    """
+
+    def __init__(self, key: str, *, patience: int = 5) -> None:
+        super().__init__(key, patience)
+
+    def _improves(self, value: float, best: float) -> bool:
+        return value < best
+
+
+@final
+class StopsIncreasing(_Streak):
+    """Holds when a statistic hasn't gone above its largest value, several times in a row.
+
+    Args:
+        key: The statistic, like `returns/mean`.
+        patience: How many times in a row.
+    """
+
+    def __init__(self, key: str, *, patience: int = 5) -> None:
+        super().__init__(key, patience)
+
+    def _improves(self, value: float, best: float) -> bool:
+        return value > best
+
+
+@final
+class TimesOut(Condition):
+    """Holds when so many seconds have passed since the run began.
+
+    Args:
+        seconds: How many.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.reset()
+
+    def reset(self) -> None:
+        """Start the clock."""
+        self._start = time.monotonic()
+
+    def __call__(self, stats: Stats) -> bool:
+        """Return whether the time is up."""
+        return time.monotonic() - self._start >= self.seconds

@@ -1,0 +1,83 @@
+"""Names and types that every part of rlstack shares, each in this one place.
+
+Shapes are written with these letters throughout: `B` parallel environments, `T` steps of one horizon,
+`N` rows (or sequences) of a minibatch, `L` steps of one sequence, `*A` the shape of an action.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple, TypeAlias
+
+import torch
+from tensordict import TensorDict
+from torch import Tensor
+
+Batch: TypeAlias = Tensor | TensorDict
+"""Observations, actions or states: one tensor, or a (nested) TensorDict of them."""
+
+Config: TypeAlias = Mapping[str, Any]
+"""Options of an environment, a model or an optimizer, by name."""
+
+Device: TypeAlias = str | torch.device
+
+Stats: TypeAlias = dict[str, float]
+"""Statistics by name, `group/name`, as Python floats."""
+
+OBS = "obs"
+"""Key of the observations in what `Env.step` returns."""
+REWARDS = "rewards"
+"""Key of the rewards in what `Env.step` returns."""
+
+LOGITS = "logits"
+"""Feature read by `Categorical`."""
+MEAN = "mean"
+LOG_STD = "log_std"
+"""Features read by `Normal` and `SquashedNormal`."""
+
+SUMMARY = ("min", "max", "mean", "std")
+RETURN_STATS = tuple(f"returns/{name}" for name in SUMMARY)
+"""Of the sum of rewards over a horizon, over environments."""
+REWARD_STATS = tuple(f"rewards/{name}" for name in SUMMARY)
+"""Of the reward of one step, over environments and steps."""
+LOSS_STATS = (
+    "losses/total",
+    "losses/policy",
+    "losses/vf",
+    "losses/entropy",
+    "monitors/kl_div",
+    "monitors/clip_fraction",
+)
+"""In the order of `rlstack.ppo.PPOLoss`."""
+GRAD_NORM = "monitors/grad_norm"
+EXPLAINED_VARIANCE = "monitors/explained_variance"
+ENV_STEPS = "env/steps"
+ENV_RESETS = "env/resets"
+ENV_TOTAL_STEPS = "env/total_steps"
+"""Transitions of all environments since the beginning: what conditions, schedules and MLflow count by."""
+
+
+class PolicyStep(NamedTuple):
+    """What a policy does with one observation of each environment."""
+
+    actions: Any
+    """[B, *A]. Actions, a tensor or a TensorDict."""
+    logp: Tensor
+    """[B, 1]. Log-probability (or log-density) of what the distribution sampled."""
+    values: Tensor
+    """[B, 1]. Estimated discounted return from here on, in units of scaled rewards."""
+    state: TensorDict | None
+    """[B, ...]. State to hand to the next call; None for a feedforward policy."""
+
+
+class Evaluation(NamedTuple):
+    """What a policy says of actions that were taken, with gradients."""
+
+    logp: Tensor
+    """[N · L, 1]. Log-probability (or log-density) of the actions."""
+    values: Tensor
+    """[N · L, 1]. Values of the observations."""
+    entropy: Tensor
+    """[N · L, 1]. Entropy of the action distribution."""
+
+
+class NonFiniteError(ArithmeticError):
+    """Data, a loss or a gradient is NaN or infinite; the policy was not updated with it."""

@@ -1,0 +1,57 @@
+"""Observations of any spec as one vector of numbers, for the default models."""
+
+from typing import final
+
+import torch
+from torch import Tensor, nn
+
+from . import specs
+from .data import Batch
+
+
+@final
+class ObservationEncoder(nn.Module):
+    """Flattens observations into one vector of numbers, discrete parts one-hot; has no parameters.
+
+    Args:
+        observation_spec: Of one environment; a leaf or a (nested) Composite.
+    """
+
+    size: int
+    """Length of the vector."""
+
+    def __init__(self, observation_spec: specs.TensorSpec) -> None:
+        super().__init__()
+        self._leaves = list(specs.leaves(observation_spec))
+        self.size = sum(_encoded_size(leaf) for _, leaf in self._leaves)
+
+    def forward(self, obs: Batch) -> Tensor:
+        """Return observations [*N, ...] as vectors [*N, size]."""
+        if isinstance(obs, Tensor):
+            return _encode(obs, self._leaves[0][1])
+        return torch.cat([_encode(obs[path], leaf) for path, leaf in self._leaves], -1)
+
+
+def _encoded_size(spec: specs.TensorSpec) -> int:
+    match specs.kind(spec):
+        case specs.Categorical:
+            return spec.shape.numel() * int(spec.space.n)
+        case specs.MultiCategorical:
+            return int(spec.nvec.sum())
+    return int(spec.shape.numel())
+
+
+def _encode(obs: Tensor, spec: specs.TensorSpec) -> Tensor:
+    """Return a leaf's observations [*N, *shape] as vectors [*N, size]."""
+    dims = len(spec.shape)
+    dtype = torch.get_default_dtype()
+    match specs.kind(spec):
+        case specs.Categorical:
+            obs = nn.functional.one_hot(obs.long(), int(spec.space.n))
+            dims += 1
+        case specs.MultiCategorical:
+            parts = obs.flatten(-dims).long().unbind(-1)
+            sizes = spec.nvec.flatten().tolist()
+            hot = [nn.functional.one_hot(part, n) for part, n in zip(parts, sizes, strict=True)]
+            return torch.cat(hot, -1).to(dtype)
+    return obs.flatten(-dims).to(dtype)

@@ -1,0 +1,164 @@
+"""The environment contract, and its check at the border of the library."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, TypeAlias
+
+import torch
+from tensordict import TensorDict
+from torch import Tensor
+
+from .. import specs
+from ..data import OBS, REWARDS, Batch, Config, Device
+from ..hparams import did_you_mean
+
+
+class EnvError(ValueError):
+    """An environment broke its contract or raised an error; says where, and what to change."""
+
+
+class Env(ABC):
+    """Many simulations, stepped together; they never end, all are reset at the same time.
+
+    Draw random numbers from torch's generators, and everything about a run follows from its seed.
+
+    Args:
+        num_envs: How many simulations, B.
+        config: The environment's own options.
+        device: Where to simulate.
+    """
+
+    observation_spec: specs.TensorSpec
+    """Of one simulation, without the batch dimension."""
+    action_spec: specs.TensorSpec
+    """Of one simulation, without the batch dimension."""
+    max_horizon: int | None = None
+    """Most steps that make sense between two resets; None if there is no such bound."""
+
+    def __init__(self, num_envs: int, /, *, config: Config | None = None, device: Device = "cpu") -> None:
+        self.num_envs = num_envs
+        self.config: dict[str, Any] = dict(config or {})
+        self.device = torch.device(device)
+
+    @abstractmethod
+    def reset(self, *, config: Config | None = None) -> Batch:
+        """Start all simulations anew and return their observations, [B, ...].
+
+        Args:
+            config: Options that change from now on; None leaves them as they are.
+        """
+
+    @abstractmethod
+    def step(self, action: Any) -> TensorDict:
+        """Simulate one step of all simulations.
+
+        Args:
+            action: [B, *A]. One action for each.
+
+        Returns:
+            A TensorDict with `obs` [B, ...] and `rewards` [B, 1].
+        """
+
+
+EnvFactory: TypeAlias = Callable[..., Any]
+"""An Env class, or any callable with its signature."""
+
+
+def resolve_config(defaults: Mapping[str, float], config: Config | None, name: str) -> dict[str, float]:
+    """Return an environment's options: the defaults, changed by those in `config`.
+
+    Raises:
+        EnvError: If an option is unknown or no number.
+    """
+    for key, value in (config or {}).items():
+        if key not in defaults:
+            raise EnvError(f"env_config.{key} is not an option of {name}{did_you_mean(key, defaults)}")
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise EnvError(f"env_config.{key} of {name} is {value!r}, expected a number")
+    return {**defaults, **(config or {})}
+
+
+def make_env(factory: EnvFactory, num_envs: int, config: Config | None, device: torch.device) -> Any:
+    """Return an environment whose specs have been checked.
+
+    Raises:
+        EnvError: If its specs are missing or such that rlstack can't store them.
+    """
+    env = factory(num_envs, config=config, device=device)
+    name = type(env).__name__
+    for attribute in ("observation_spec", "action_spec"):
+        spec = getattr(env, attribute, None)
+        if spec is None:
+            raise EnvError(f"{name} has no {attribute}: set self.{attribute} in {name}.__init__")
+        try:
+            specs.check_spec(spec, f"{name}.{attribute}")
+        except (TypeError, ValueError) as error:
+            raise EnvError(str(error)) from None
+    max_horizon = getattr(env, "max_horizon", None)
+    if max_horizon is not None and (not isinstance(max_horizon, int) or max_horizon < 1):
+        raise EnvError(f"{name}.max_horizon is {max_horizon!r}, expected a positive integer, or None")
+    return env
+
+
+def checked_reset(env: Any, num_envs: int, config: Config | None) -> Batch:
+    """Return the observations [B, ...] after a reset, their form checked.
+
+    Raises:
+        EnvError: If they don't fit the specs.
+    """
+    with _faults(env, "reset"):
+        obs = env.reset(config=config)
+    _check_obs(env, obs, num_envs, "reset")
+    return obs
+
+
+def checked_step(env: Any, num_envs: int, action: Batch, step: int) -> tuple[Batch, Tensor]:
+    """Return the observations [B, ...] and rewards [B, 1] after a step, their form checked.
+
+    Args:
+        env: The environment.
+        num_envs: B.
+        action: [B, *A].
+        step: Which step of the horizon this is, for the error.
+
+    Raises:
+        EnvError: If they don't fit the specs, or the environment raised an error.
+    """
+    with _faults(env, f"step (step {step} of the horizon)"):
+        out = env.step(action)
+    name = type(env).__name__
+    try:
+        obs, rewards = out[OBS], out[REWARDS]
+    except (KeyError, TypeError, IndexError):
+        raise EnvError(
+            f'{name}.step returned {_contents(out)}, expected a TensorDict with "{OBS}" and "{REWARDS}"'
+        ) from None
+    _check_obs(env, obs, num_envs, f"step (step {step} of the horizon)")
+    floating = isinstance(rewards, Tensor) and rewards.is_floating_point()
+    spec = specs.Unbounded((1,), dtype=rewards.dtype if floating else torch.get_default_dtype())
+    if problem := specs.mismatch(rewards, spec, num_envs, REWARDS):
+        raise EnvError(f"{name}.step (step {step} of the horizon): {problem}")
+    return obs, rewards
+
+
+def _check_obs(env: Any, obs: Batch, num_envs: int, where: str) -> None:
+    if problem := specs.mismatch(obs, env.observation_spec, num_envs, OBS):
+        raise EnvError(f"{type(env).__name__}.{where}: {problem}")
+
+
+@contextmanager
+def _faults(env: Any, where: str) -> Iterator[None]:
+    """Name the environment and the place in whatever it raises."""
+    try:
+        yield
+    except EnvError:
+        raise
+    except Exception as error:
+        message = f"{type(env).__name__}.{where} raised {type(error).__name__}: {error}"
+        raise EnvError(message) from error
+
+
+def _contents(out: object) -> str:
+    keys = f" with the keys {sorted(out.keys())}" if isinstance(out, Mapping | TensorDict) else ""
+    return f"a {type(out).__name__}{keys}"

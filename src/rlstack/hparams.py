@@ -1,0 +1,256 @@
+"""Hyperparameters: each name, default, range and meaning, once."""
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import fields, is_dataclass
+from difflib import get_close_matches
+from typing import Annotated, Any, Self
+
+import torch
+from pydantic import ConfigDict, Field, ValidationError
+from pydantic.dataclasses import dataclass
+
+from .schedulers import Kind, Schedule, StepScheduler
+
+_CONFIG = ConfigDict(arbitrary_types_allowed=True, strict=True, allow_inf_nan=False)
+
+_Positive = Annotated[float, Field(gt=0)]
+_NonNegative = Annotated[float, Field(ge=0)]
+_Fraction = Annotated[float, Field(ge=0, le=1)]
+_Count = Annotated[int, Field(ge=1)]
+
+
+class HparamsError(ValueError):
+    """A hyperparameter is unknown, of the wrong type, out of range, or at odds with another one."""
+
+
+@dataclass(frozen=True, kw_only=True, config=_CONFIG)
+class Hparams:
+    """Hyperparameters of `Algorithm`.
+
+    Raises:
+        HparamsError: From `parse`, which says what to change.
+    """
+
+    env_config: dict[str, Any] | None = None
+    """Options handed to the environment when it is made."""
+    model: torch.nn.Module | None = None
+    """The policy's model, ready-made; excludes `model_cls` and `model_config`."""
+    model_cls: Callable[..., Any] | None = None
+    """Class of the policy's model; None takes the default model for the action spec."""
+    model_config: dict[str, Any] | None = None
+    """Options handed to `model_cls` after the two specs."""
+    distribution_cls: type | None = None
+    """Class of the action distribution; None takes the default for the action spec."""
+    horizon: _Count = 32
+    """Environment steps in one `collect`; capped by the environment's `max_horizon`."""
+    horizons_per_env_reset: int = 1
+    """Reset the environments before every n-th `collect`; -1 resets them once, at the start."""
+    num_envs: _Count = 8192
+    """Environments simulated in parallel."""
+    optimizer_cls: Callable[..., torch.optim.Optimizer] = torch.optim.Adam
+    """Class of the optimizer."""
+    optimizer_config: dict[str, Any] | None = None
+    """Options handed to `optimizer_cls`; the learning rate `lr` is 1e-3 where it isn't among them."""
+    accumulate_grads: bool = False
+    """Make one optimizer step per SGD iteration, from the gradients of all its minibatches."""
+    enable_amp: bool = False
+    """Run the model in 16-bit precision where that is safe: bfloat16 if the device has it, else float16."""
+    lr_schedule: Schedule | None = None
+    """Learning rate over environment steps, as (env_steps, value) pairs."""
+    lr_schedule_kind: Kind = "step"
+    """Whether the learning rate jumps from entry to entry or is interpolated between them."""
+    entropy_coeff: float = 0.0
+    """Weight of the entropy bonus in the loss."""
+    entropy_coeff_schedule: Schedule | None = None
+    """Entropy coefficient over environment steps, as (env_steps, value) pairs."""
+    entropy_coeff_schedule_kind: Kind = "step"
+    """Whether the entropy coefficient jumps from entry to entry or is interpolated between them."""
+    gae_lambda: _Fraction = 0.95
+    """λ of generalized advantage estimation: 0 is the one-step TD error, 1 the full return."""
+    gamma: _Fraction = 0.95
+    """Discount factor γ per environment step."""
+    sgd_minibatch_size: _Count | None = None
+    """Transitions per minibatch (recurrent: sequences per minibatch); None is the whole buffer."""
+    num_sgd_iters: _Count = 4
+    """Passes over the buffer per `step`."""
+    shuffle_minibatches: bool = True
+    """Draw minibatches in random order; the whole buffer as one minibatch is never shuffled."""
+    clip_param: _Positive = 0.2
+    """How far the policy ratio may leave 1 before its gradient is cut."""
+    vf_clip_param: _Positive | None = 5.0
+    """How far a value may move from the collected one, in units of scaled rewards; None doesn't clip."""
+    dual_clip_param: Annotated[float, Field(gt=1)] | None = None
+    """Bound of the policy loss for negative advantages, in units of the advantage; None doesn't bound."""
+    vf_coeff: _NonNegative = 1.0
+    """Weight of the value loss in the loss."""
+    target_kl_div: _Positive | None = None
+    """Cancel the rest of a `step` as soon as the KL estimate exceeds 1.5 times this; None never does."""
+    max_grad_norm: _Positive | None = 5.0
+    """Largest global norm of the gradient; a longer one is scaled down. None doesn't clip."""
+    normalize_advantages: bool = True
+    """Shift and scale the advantages of the whole buffer to mean 0 and standard deviation 1."""
+    normalize_rewards: bool = True
+    """Divide rewards by the standard deviation of the reversed discounted returns so far."""
+    normalize_observations: bool = False
+    """Shift and scale real observations by their mean and standard deviation so far."""
+    grad_block_size: _Count | None = None
+    """Rows computed at a time; bounds memory and doesn't change the result. None suits the device."""
+    seed: int | None = None
+    """Seed of torch's generators, set when the algorithm is made; None leaves them as they are."""
+    device: str | torch.device = "auto"
+    """Where to simulate and learn; `auto` is CUDA if there is one, else the CPU."""
+
+    def __post_init__(self) -> None:
+        """Check what needs more than one field, or no range."""
+        if self.model is not None and (self.model_cls is not None or self.model_config is not None):
+            raise ValueError(
+                "model excludes model_cls and model_config: give an instance or a class, not both"
+            )
+        if self.horizons_per_env_reset < 1 and self.horizons_per_env_reset != -1:
+            count = self.horizons_per_env_reset
+            raise ValueError(f"horizons_per_env_reset is {count}, expected at least 1, or -1 for once")
+        for name, schedule in (
+            ("lr_schedule", self.lr_schedule),
+            ("entropy_coeff_schedule", self.entropy_coeff_schedule),
+        ):
+            if schedule is not None:
+                try:
+                    StepScheduler(schedule)
+                except (TypeError, ValueError) as error:
+                    raise ValueError(f"{name}: {error}") from None
+
+    @classmethod
+    def parse(cls, values: Mapping[str, Any]) -> Self:
+        """Return the hyperparameters with these values and the defaults for the rest.
+
+        Raises:
+            HparamsError: If a name is unknown or a value can't be, with what to do about it.
+        """
+        names = [field.name for field in fields(cls)]
+        for name in values:
+            if name not in names:
+                raise HparamsError(f"{name} is not a hyperparameter{did_you_mean(name, names)}")
+        try:
+            return cls(**values)
+        except ValidationError as error:
+            raise HparamsError("\n".join(_explain(detail) for detail in error.errors())) from None
+
+    @property
+    def sequence_length(self) -> int:
+        """Steps through which gradients are propagated back, L: 1 where there is no recurrent state."""
+        return 1
+
+    def minibatch_size(self, num_sequences: int) -> int:
+        """Return the size of a minibatch, given how many sequences (or transitions) the buffer holds.
+
+        Raises:
+            HparamsError: If `sgd_minibatch_size` doesn't divide that number.
+        """
+        size = self.sgd_minibatch_size or num_sequences
+        if num_sequences % size:
+            divisors = [n for n in range(1, num_sequences + 1) if num_sequences % n == 0]
+            below = max((n for n in divisors if n < size), default=divisors[0])
+            above = min((n for n in divisors if n > size), default=divisors[-1])
+            raise HparamsError(
+                f"sgd_minibatch_size is {size}, expected a divisor of the buffer's {num_sequences}: "
+                f"the nearest are {below} and {above}"
+            )
+        return size
+
+
+@dataclass(frozen=True, kw_only=True, config=_CONFIG)
+class RecurrentHparams(Hparams):
+    """Hyperparameters of `RecurrentAlgorithm`."""
+
+    seq_len: _Count = 4
+    """Steps through which gradients are propagated back; divides the horizon."""
+    seqs_per_state_reset: int = 8
+    """Zero the recurrent state after every n sequences (and at environment resets); -1 never does."""
+
+    def __post_init__(self) -> None:
+        """Check what needs more than one field, or no range."""
+        super().__post_init__()
+        if self.seqs_per_state_reset < 1 and self.seqs_per_state_reset != -1:
+            raise ValueError(
+                f"seqs_per_state_reset is {self.seqs_per_state_reset}, expected at least 1, or -1 for never"
+            )
+
+    @property
+    def sequence_length(self) -> int:
+        """Steps through which gradients are propagated back, L."""
+        return self.seq_len
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return a clause that offers the nearest known name, or all of them where none is near."""
+    known = list(known)
+    near = get_close_matches(name, known, n=1)
+    return f": did you mean {near[0]}?" if near else f": expected one of {', '.join(known)}"
+
+
+def check_options(options: Mapping[str, Any], callee: Callable[..., Any], name: str) -> None:
+    """Refuse options that a callable doesn't take by keyword.
+
+    Raises:
+        HparamsError: If one is unknown, with the name that was probably meant.
+    """
+    parameters = inspect.signature(callee).parameters.values()
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return
+    known = [
+        parameter.name
+        for parameter in parameters
+        if parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+    ]
+    for option in options:
+        if option not in known:
+            callee_name = getattr(callee, "__name__", str(callee))
+            raise HparamsError(
+                f"{name}.{option} is not an option of {callee_name}{did_you_mean(option, known)}"
+            )
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Return nested values as one level of dotted names and short texts, for tracking."""
+    flat: dict[str, str] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping) and value:
+            flat |= flatten(value, f"{prefix}{name}.")
+        elif isinstance(value, type):
+            flat[prefix + name] = f"{value.__module__}.{value.__qualname__}"
+        elif isinstance(value, torch.nn.Module) or is_dataclass(value):
+            flat[prefix + name] = type(value).__qualname__
+        else:
+            flat[prefix + name] = str(value)
+    return flat
+
+
+def _explain(detail: Any) -> str:
+    """Return one sentence for one of pydantic's error details."""
+    if detail["type"] == "value_error":
+        return str(detail["ctx"]["error"])
+    # Alternatives of a union (a number or None) are reported under the field's name and their own.
+    name = str(detail["loc"][0])
+    return f"{name} is {detail['input']!r}, expected {_expectation(detail)}"
+
+
+def _expectation(detail: Any) -> str:
+    context = detail.get("ctx", {})
+    bounds = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
+    for bound, words in bounds.items():
+        if bound in context:
+            return f"a number {words} {context[bound]}"
+    if detail["type"] == "literal_error":
+        return str(context["expected"])
+    kinds = {
+        "int_type": "an integer",
+        "float_type": "a number",
+        "bool_type": "True or False",
+        "dict_type": "a dictionary",
+        "callable_type": "a class",
+        "is_type": "a class",
+        "finite_number": "a finite number",
+        "string_type": "a text",
+    }
+    return kinds.get(detail["type"], str(detail["msg"]))

@@ -1,0 +1,322 @@
+"""Policies: a model and an action distribution, acting on observations."""
+
+import os
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar, Self, final
+
+import torch
+from tensordict import TensorDict
+from torch import Tensor, nn
+
+from . import distributions, models, policy_file, specs
+from .data import Batch, Device, Evaluation, PolicyStep
+from .distributions import Distribution, default_distribution
+from .models import Model, RecurrentModel
+from .moments import ObservationNormalizer
+from .policy_file import PolicyFileError
+
+_HALF = (torch.bfloat16, torch.float16)
+
+
+class _Policy(nn.Module, ABC):
+    """A model and an action distribution; feedforward is recurrence with no state and sequences of 1."""
+
+    model_base: ClassVar[type[nn.Module]]
+    default_models: ClassVar[tuple[type[nn.Module], type[nn.Module]]]
+    """For discrete and for continuous actions."""
+
+    observation_spec: Any
+    action_spec: Any
+    _low: Tensor
+    _high: Tensor
+
+    def __init__(
+        self,
+        model: nn.Module,
+        distribution_cls: type[Distribution] | None = None,
+        *,
+        normalize_observations: bool = False,
+    ) -> None:
+        super().__init__()
+        if not isinstance(model, self.model_base):
+            raise TypeError(
+                f"model is a {type(model).__name__}, expected a {self.model_base.__name__}: "
+                f"derive it from that, {type(self).__name__} takes no other"
+            )
+        for name, layer in model.named_modules():
+            if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+                raise TypeError(
+                    f"model.{name} is a {type(layer).__name__}, which mixes the rows of a minibatch: "
+                    "use LayerNorm"
+                )
+        self.model: Any = model
+        self.observation_spec = self.model.observation_spec
+        self.action_spec = self.model.action_spec
+        specs.check_spec(self.observation_spec, "observation_spec")
+        specs.check_spec(self.action_spec, "action_spec")
+        self.distribution_cls = distribution_cls or default_distribution(self.action_spec)
+        self.normalizer = ObservationNormalizer(self.observation_spec) if normalize_observations else None
+        self._bounded = self.distribution_cls.squashed and isinstance(self.action_spec, specs.Bounded)
+        if self._bounded:
+            bounds = self.action_spec.space
+            self.register_buffer("_low", bounds.low, persistent=False)
+            self.register_buffer("_high", bounds.high, persistent=False)
+
+    @classmethod
+    def default_model_cls(cls, action_spec: specs.TensorSpec) -> type[nn.Module]:
+        """Return the class of the default model for an action spec.
+
+        Raises:
+            TypeError: If there is none for it.
+        """
+        default_distribution(action_spec)
+        discrete, continuous = cls.default_models
+        return discrete if models.is_discrete(action_spec) else continuous
+
+    def act(self, obs: Batch, state: TensorDict | None = None, *, deterministic: bool = False) -> PolicyStep:
+        """Return actions as the environment takes them; this is how a trained policy is used.
+
+        Args:
+            obs: [B, ...]. Observations, as the environment returns them.
+            state: [B, ...]. What the last call returned; None at the start of an episode.
+            deterministic: Whether to take the distribution's deterministic sample instead of a random one.
+
+        Raises:
+            ValueError: If the observations don't fit `observation_spec`.
+        """
+        num_rows = specs.num_rows(obs)
+        if problem := specs.mismatch(obs, self.observation_spec, num_rows, "obs"):
+            raise ValueError(problem)
+        if state is None:
+            state = self.initial_state(num_rows)
+        step = self.sample(obs, state, deterministic=deterministic)
+        return step._replace(actions=self.to_env(step.actions))
+
+    @torch.no_grad()
+    def sample(self, obs: Batch, state: TensorDict | None, *, deterministic: bool = False) -> PolicyStep:
+        """Return what `act` does, unchecked and with the actions as the distribution sampled them."""
+        features, values, state = self._step(self._normalize(obs), state)
+        distribution = self.distribution_cls(features, self.model)
+        samples = distribution.deterministic_sample() if deterministic else distribution.sample()
+        return PolicyStep(samples, distribution.logp(samples), values, state)
+
+    @torch.no_grad()
+    def values(self, obs: Batch, state: TensorDict | None) -> Tensor:
+        """Return the values [B, 1] of observations [B, ...]."""
+        return self._step(self._normalize(obs), state)[1]
+
+    def evaluate(self, obs: Batch, actions: Batch, state: TensorDict | None) -> Evaluation:
+        """Return log-probabilities, values and entropy of actions that were taken, with gradients.
+
+        Args:
+            obs: [N, L, ...]. Sequences of observations; L is 1 for a feedforward policy.
+            actions: [N, L, *A]. As the distribution sampled them.
+            state: [N, ...]. State before the first step of each sequence; None if feedforward.
+        """
+        features, values = self._sequences(self._normalize(obs), state)
+        distribution = self.distribution_cls(features, self.model)
+        return Evaluation(distribution.logp(actions.flatten(0, 1)), values, distribution.entropy())
+
+    def to_env(self, samples: Batch) -> Batch:
+        """Return samples [B, *A] of the distribution as the actions that the environment takes."""
+        if not isinstance(samples, Tensor):
+            return samples
+        if self._bounded:
+            samples = self._low + 0.5 * (samples + 1) * (self._high - self._low)
+        return samples.to(self.action_spec.dtype)
+
+    @property
+    @abstractmethod
+    def state_spec(self) -> specs.Composite | None:
+        """Recurrent state of one environment; None if feedforward."""
+
+    @abstractmethod
+    def initial_state(self, num_envs: int) -> TensorDict | None:
+        """Return the state at the start of an episode, [num_envs, ...]; None if feedforward."""
+
+    @abstractmethod
+    def _step(self, obs: Batch, state: TensorDict | None) -> tuple[TensorDict, Tensor, TensorDict | None]:
+        """Return features [B, ...], values [B, 1] and the next state for observations [B, ...]."""
+
+    @abstractmethod
+    def _sequences(self, obs: Batch, state: TensorDict | None) -> tuple[TensorDict, Tensor]:
+        """Return features [N · L, ...] and values [N · L, 1] for observations [N, L, ...]."""
+
+    def _normalize(self, obs: Batch) -> Batch:
+        return obs if self.normalizer is None else self.normalizer(obs)
+
+    def check(self) -> None:
+        """Run the model and the distribution once on zeros and check what they return.
+
+        Leaves torch's random state as it was.
+
+        Raises:
+            ValueError: If something is not as it must be, with what to change.
+        """
+        device = self.device
+        obs = specs.zeros(self.observation_spec, (2,), device)
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            step = self.sample(obs, self.initial_state(2))
+            taken = self.evaluate(obs.unsqueeze(1), step.actions.unsqueeze(1), self.initial_state(2))
+        model, distribution = type(self.model).__name__, self.distribution_cls.__name__
+        problem = specs.mismatch(
+            self.to_env(step.actions), self.action_spec, 2, f"a sample of {distribution}"
+        )
+        for owner, name, value in (
+            (model, "values", step.values),
+            (distribution, "logp", step.logp),
+            (distribution, "entropy", taken.entropy),
+        ):
+            if value.shape != (2, 1):
+                problem = problem or f"{name} of {owner} has shape {list(value.shape)}, expected [2, 1]"
+        if step.state is not None:
+            problem = problem or specs.mismatch(step.state, self.state_spec, 2, f"the state of {model}")
+        if problem:
+            raise ValueError(f"{problem} (tried with 2 rows of zeros)")
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model's parameters are; the CPU if it has none."""
+        return next((parameter.device for parameter in self.model.parameters()), torch.device("cpu"))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the policy as one safetensors file, replacing an older one only when complete.
+
+        Raises:
+            ValueError: If the model's options can't be written as JSON.
+        """
+        description = {
+            "policy": type(self).__name__,
+            "observation_spec": specs.to_json(self.observation_spec),
+            "action_spec": specs.to_json(self.action_spec),
+            "model_cls": _name(type(self.model)),
+            "model_config": self.model.config,
+            "distribution_cls": _name(self.distribution_cls),
+            "normalize_observations": self.normalizer is not None,
+        }
+        policy_file.write(path, self.state_dict(), description)
+
+    @classmethod
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        model_cls: type[nn.Module] | None = None,
+        distribution_cls: type[Distribution] | None = None,
+        device: Device = "cpu",
+    ) -> Self:
+        """Return a saved policy, ready to act.
+
+        Nothing that the file names is imported: a model or distribution that isn't rlstack's own must be
+        handed over.
+
+        Args:
+            path: A file written by `save`.
+            model_cls: Class of its model; None if it is one of rlstack's.
+            distribution_cls: Class of its action distribution; None if it is one of rlstack's.
+            device: Where to put it.
+
+        Raises:
+            PolicyFileError: If the file is no such policy, or needs a class that isn't given.
+            OSError: If it can't be read.
+        """
+        tensors, description = policy_file.read(path)
+        try:
+            if description["policy"] != cls.__name__:
+                raise PolicyFileError(
+                    f"{path} holds a {description['policy']}: use {description['policy']}.load"
+                )
+            observation_spec, action_spec = (
+                specs.from_json(description[name]) for name in ("observation_spec", "action_spec")
+            )
+            model_cls = model_cls or _resolve(description["model_cls"], _OWN_MODELS, "model_cls", path)
+            distribution_cls = distribution_cls or _resolve(
+                description["distribution_cls"], _OWN_DISTRIBUTIONS, "distribution_cls", path
+            )
+            model = model_cls(observation_spec, action_spec, **description["model_config"])
+            normalize = description["normalize_observations"]
+            policy = cls(model, distribution_cls, normalize_observations=normalize)
+            policy.load_state_dict(tensors)
+        except (KeyError, TypeError, RuntimeError) as error:
+            raise PolicyFileError(f"{path} is not a usable policy: {error}") from error
+        return policy.to(device).eval()
+
+
+@final
+class Policy(_Policy):
+    """A feedforward policy.
+
+    Args:
+        model: A `Model`.
+        distribution_cls: Class of the action distribution; None takes the default for the action spec.
+        normalize_observations: Whether to keep and apply running statistics of the observations.
+    """
+
+    model_base = Model
+    default_models = (models.DiscreteMLP, models.ContinuousMLP)
+
+    @property
+    def state_spec(self) -> None:
+        """None: there is no state."""
+
+    def initial_state(self, num_envs: int) -> None:
+        """Return None: there is no state."""
+
+    def _step(self, obs: Batch, state: TensorDict | None) -> tuple[TensorDict, Tensor, None]:
+        features, values = self.model(obs)
+        return _widen(features), _widen(values), None
+
+    def _sequences(self, obs: Batch, state: TensorDict | None) -> tuple[TensorDict, Tensor]:
+        return self._step(obs.flatten(0, 1), state)[:2]
+
+
+@final
+class RecurrentPolicy(_Policy):
+    """A recurrent policy; its arguments are those of `Policy`, with a `RecurrentModel`."""
+
+    model_base = RecurrentModel
+    default_models = (models.DiscreteLSTM, models.ContinuousLSTM)
+
+    @property
+    def state_spec(self) -> specs.Composite:
+        """Recurrent state of one environment."""
+        return self.model.state_spec
+
+    def initial_state(self, num_envs: int) -> TensorDict:
+        """Return zeros, [num_envs, ...]."""
+        return specs.zeros(self.state_spec, (num_envs,), self.device)
+
+    def _step(self, obs: Batch, state: TensorDict | None) -> tuple[TensorDict, Tensor, TensorDict]:
+        features, values, state = self.model(obs.unsqueeze(1), state)
+        return _widen(features.squeeze(1)), _widen(values.squeeze(1)), _widen(state)
+
+    def _sequences(self, obs: Batch, state: TensorDict | None) -> tuple[TensorDict, Tensor]:
+        features, values, _ = self.model(obs, state)
+        return _widen(features.flatten(0, 1)), _widen(values.flatten(0, 1))
+
+
+def _widen(value: Any) -> Any:
+    """Return what a model returned in 16 bits as float32, the rest as it is."""
+    if isinstance(value, Tensor):
+        return value.float() if value.dtype in _HALF else value
+    if any(leaf.dtype in _HALF for leaf in value.values(True, True)):
+        return value.apply(_widen)
+    return value
+
+
+def _name(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _resolve(name: str, own: dict[str, Any], option: str, path: str | os.PathLike[str]) -> Any:
+    if name not in own:
+        raise PolicyFileError(
+            f"{path} needs the class {name}, which isn't rlstack's: hand it over as {option}="
+        )
+    return own[name]
+
+
+_OWN_MODELS = {_name(cls): cls for cls in (*Policy.default_models, *RecurrentPolicy.default_models)}
+_OWN_DISTRIBUTIONS = {
+    _name(cls): cls for cls in (distributions.Categorical, distributions.Normal, distributions.SquashedNormal)
+}

@@ -1,0 +1,61 @@
+"""Policies on disk: one safetensors file, described in its metadata. No pickle, no code."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+_FORMAT = "rlstack.policy.1"
+
+
+class PolicyFileError(ValueError):
+    """A file is no policy, is damaged, or needs a class that wasn't handed over."""
+
+
+def write(
+    path: str | os.PathLike[str], tensors: Mapping[str, Tensor], description: Mapping[str, Any]
+) -> None:
+    """Write tensors and a description that JSON can hold; an older file is replaced at once, when complete.
+
+    Raises:
+        ValueError: If JSON can't hold the description.
+        OSError: If the file can't be written; an older one is left as it was.
+    """
+    try:
+        metadata = {"rlstack": json.dumps({"format": _FORMAT, **description})}
+    except TypeError as error:
+        raise ValueError(f"the policy's description, model_config among it, can't be JSON: {error}") from None
+    # Clones: safetensors refuses tensors that share memory, as tied weights do.
+    copies = {key: value.detach().cpu().clone() for key, value in tensors.items()}
+    target = Path(path)
+    partial = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        save_file(copies, partial, metadata)
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return the tensors and the description of a file that `write` wrote.
+
+    Raises:
+        PolicyFileError: If it is no such file.
+        OSError: If it can't be read.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            description = json.loads((file.metadata() or {})["rlstack"])
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no dict)
+    except (SafetensorError, KeyError, json.JSONDecodeError) as error:
+        raise PolicyFileError(f"{path} is not a policy that rlstack saved: {error}") from error
+    if not isinstance(description, dict) or description.get("format") != _FORMAT:
+        raise PolicyFileError(f"{path} is not of the format {_FORMAT}")
+    return tensors, description

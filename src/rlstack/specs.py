@@ -1,0 +1,207 @@
+"""Specs describe the observations and actions of one environment: torchrl's, re-exported.
+
+A spec has no batch dimension. A leaf has at least one dimension: a single discrete action is
+`Categorical(n, shape=(1,))`, a single real number `Unbounded((1,))`.
+"""
+
+import json
+from collections.abc import Iterator
+from math import prod
+from typing import Any
+
+import torch
+from tensordict import TensorDict
+from torch import Tensor
+from torchrl.data import (
+    Binary,
+    Bounded,
+    Categorical,
+    Composite,
+    MultiCategorical,
+    OneHot,
+    TensorSpec,
+    Unbounded,
+)
+
+__all__ = [
+    "Binary",
+    "Bounded",
+    "Categorical",
+    "Composite",
+    "MultiCategorical",
+    "OneHot",
+    "TensorSpec",
+    "Unbounded",
+]
+
+# Subclasses before their parents: torchrl's Binary and MultiCategorical are Categoricals.
+_LEAVES = (Binary, MultiCategorical, OneHot, Categorical, Bounded, Unbounded)
+
+
+def leaves(spec: TensorSpec, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], TensorSpec]]:
+    """Yield `(path, spec)` of each leaf below `path`; the path of a spec that is a leaf is as given."""
+    if isinstance(spec, Composite):
+        for key, child in spec.items():
+            yield from leaves(child, (*path, str(key)))
+    else:
+        yield path, spec
+
+
+def kind(spec: TensorSpec) -> type:
+    """Return the public class among `rlstack.specs` that a leaf is an instance of.
+
+    Raises:
+        TypeError: If the spec is of another kind.
+    """
+    for cls in _LEAVES:
+        if isinstance(spec, cls):
+            return cls
+    raise TypeError(
+        f"{type(spec).__name__} is not a spec that rlstack knows: "
+        f"use one of {', '.join(cls.__name__ for cls in _LEAVES)} or a Composite of them"
+    )
+
+
+def check_spec(spec: object, name: str) -> None:
+    """Refuse a spec that rlstack can't store.
+
+    Args:
+        spec: `observation_spec` or `action_spec` of an environment, or `state_spec` of a model.
+        name: What to call it in the error.
+
+    Raises:
+        TypeError: If it is no spec, or of an unknown kind.
+        ValueError: If a leaf has no dimension.
+    """
+    if not isinstance(spec, TensorSpec):
+        raise TypeError(f"{name} is {_describe(spec)}, expected a spec: use one of rlstack.specs")
+    for path, leaf in leaves(spec, (name,)):
+        cls = kind(leaf)
+        if len(leaf.shape) == 0:
+            raise ValueError(
+                f"{'.'.join(path)} is a {cls.__name__} with shape (), expected a dimension: use shape=(1,)"
+            )
+
+
+def mismatch(value: object, spec: TensorSpec, rows: int, name: str) -> str | None:
+    """Return in one sentence how a batch differs from its spec, or None where it doesn't.
+
+    Args:
+        value: [rows, ...]. What was got.
+        spec: What one row must look like.
+        rows: The expected first dimension.
+        name: What to call the value in the sentence.
+    """
+    if isinstance(spec, Composite):
+        if not isinstance(value, TensorDict):
+            return f"{name} is {_describe(value)}, expected a TensorDict with the keys of its Composite spec"
+        if value.batch_size[:1] != (rows,):
+            return (
+                f"{name} has batch size {list(value.batch_size)}, expected [{rows}]: "
+                f"make it with TensorDict(..., batch_size={rows})"
+            )
+        expected, got = set(spec.keys()), set(value.keys())
+        if expected != got:
+            return f"{name} has the keys {sorted(got)}, expected {sorted(expected)}"
+        parts = (mismatch(value.get(key), leaf, rows, f"{name}.{key}") for key, leaf in spec.items())
+        return next((part for part in parts if part), None)
+    if not isinstance(value, Tensor):
+        return f"{name} is {_describe(value)}, expected a torch.Tensor: convert it with torch.as_tensor"
+    shape = (rows, *spec.shape)
+    if value.shape != shape:
+        return (
+            f"{name} has shape {list(value.shape)}, expected {list(shape)}{_shape_hint(value.shape, shape)}"
+        )
+    if value.dtype != spec.dtype:
+        return f"{name} has dtype {value.dtype}, expected {spec.dtype}: convert it with .to({spec.dtype})"
+    return None
+
+
+def num_rows(value: object) -> int:
+    """Return the first dimension of a tensor or TensorDict, 1 for what has none."""
+    return int(value.shape[0]) if isinstance(value, Tensor | TensorDict) and value.ndim else 1
+
+
+def zeros(spec: TensorSpec, shape: tuple[int, ...], device: torch.device) -> Any:
+    """Return zeros of the spec with leading dimensions `shape`: storage to write batches into."""
+    if isinstance(spec, Composite):
+        content = {key: zeros(child, shape, device) for key, child in spec.items()}
+        return TensorDict(content, batch_size=shape, device=device)
+    return torch.zeros((*shape, *spec.shape), dtype=spec.dtype, device=device)
+
+
+def to_json(spec: TensorSpec) -> str:
+    """Return the spec as JSON, of the named kinds only.
+
+    Raises:
+        TypeError: If a leaf is of another kind.
+    """
+    return json.dumps(_to_plain(spec))
+
+
+def from_json(text: str) -> TensorSpec:
+    """Return the spec that `to_json` wrote.
+
+    Raises:
+        ValueError: If the text is not such JSON.
+    """
+    try:
+        return _from_plain(json.loads(text))
+    except (KeyError, TypeError, AttributeError, RuntimeError) as error:
+        raise ValueError(f"not a spec: {text[:200]}") from error
+
+
+def _to_plain(spec: TensorSpec) -> dict[str, Any]:
+    if isinstance(spec, Composite):
+        return {"type": "Composite", "keys": {str(key): _to_plain(child) for key, child in spec.items()}}
+    cls = kind(spec)
+    plain: dict[str, Any] = {
+        "type": cls.__name__,
+        "shape": list(spec.shape),
+        "dtype": str(spec.dtype).removeprefix("torch."),
+    }
+    if cls is Bounded:
+        plain |= {"low": spec.space.low.tolist(), "high": spec.space.high.tolist()}
+    elif cls is MultiCategorical:
+        plain["nvec"] = spec.nvec.tolist()
+    elif cls in (Categorical, OneHot):
+        plain["n"] = int(spec.space.n)
+    return plain
+
+
+def _from_plain(plain: dict[str, Any]) -> TensorSpec:
+    if plain["type"] == "Composite":
+        return Composite({key: _from_plain(value) for key, value in plain["keys"].items()})
+    shape, dtype = torch.Size(plain["shape"]), getattr(torch, plain["dtype"])
+    if not isinstance(dtype, torch.dtype):
+        raise ValueError(f"{plain['dtype']!r} is not a dtype of torch")
+    match plain["type"]:
+        case "Unbounded":
+            return Unbounded(shape, dtype=dtype)
+        case "Bounded":
+            low, high = (torch.tensor(plain[key], dtype=dtype) for key in ("low", "high"))
+            return Bounded(low, high, shape, dtype=dtype)
+        case "Categorical":
+            return Categorical(plain["n"], shape=shape, dtype=dtype)
+        case "MultiCategorical":
+            return MultiCategorical(plain["nvec"], shape=shape, dtype=dtype)
+        case "Binary":
+            return Binary(shape=shape, dtype=dtype)
+        case "OneHot":
+            return OneHot(plain["n"], shape=shape, dtype=dtype)
+    raise ValueError(f"{plain['type']!r} is not a spec type")
+
+
+def _describe(value: object) -> str:
+    """Return an article and the type's name, with its module where that tells something."""
+    cls = type(value)
+    name = cls.__name__ if cls.__module__ == "builtins" else f"{cls.__module__.split('.')[0]}.{cls.__name__}"
+    return f"a {name}"
+
+
+def _shape_hint(got: tuple[int, ...], expected: tuple[int, ...]) -> str:
+    if expected == (*got, 1):
+        return ": add a trailing dimension, for example with unsqueeze(-1)"
+    if prod(got) == prod(expected):
+        return ": reshape it"
+    return ""
