@@ -21,6 +21,7 @@ from .hparams import Hparams, HparamsError, RecurrentHparams, check_options, fla
 from .learner import Learner
 from .moments import RunningMoments
 from .policies import Policy, RecurrentPolicy
+from .policy_check import check_policy
 from .schedulers import scheduler
 
 
@@ -180,15 +181,20 @@ class _PPO(ABC):
     def _make_policy(self) -> Policy | RecurrentPolicy:
         """Return the policy for the environment's specs, on the device, its parts tried once."""
         hp, env = self.hparams, self.env
-        model = hp.model
-        if model is None:
-            model_cls = hp.model_cls or self.policy_cls.default_model_cls(env.action_spec)
-            options = hp.model_config or {}
-            check_options(options, model_cls, "model_config")
-            model = model_cls(env.observation_spec, env.action_spec, **options)
-        policy = self.policy_cls(model, hp.distribution_cls, normalize_observations=hp.normalize_observations)
-        policy.to(self.device)
-        policy.check()
+        try:
+            model = hp.model
+            if model is None:
+                model_cls = hp.model_cls or self.policy_cls.default_model_cls(env.action_spec)
+                options = hp.model_config or {}
+                check_options(options, model_cls, "model_config")
+                model = model_cls(env.observation_spec, env.action_spec, **options)
+            policy = self.policy_cls(
+                model, hp.distribution_cls, normalize_observations=hp.normalize_observations
+            )
+            policy.to(self.device)
+            check_policy(policy)
+        except (TypeError, ValueError) as error:
+            raise HparamsError(str(error)) from error
         return policy
 
     def _absorb_rewards(self, *, after_reset: bool) -> None:

@@ -150,11 +150,10 @@ class Hparams:
         size = self.sgd_minibatch_size or num_sequences
         if num_sequences % size:
             divisors = [n for n in range(1, num_sequences + 1) if num_sequences % n == 0]
-            below = max((n for n in divisors if n < size), default=divisors[0])
-            above = min((n for n in divisors if n > size), default=divisors[-1])
+            nearest = [max(n for n in divisors if n < size), *[n for n in divisors if n > size][:1]]
             raise HparamsError(
-                f"sgd_minibatch_size is {size}, expected a divisor of the buffer's {num_sequences}: "
-                f"the nearest are {below} and {above}"
+                f"sgd_minibatch_size is {size}, expected a divisor of the buffer's {num_sequences}; "
+                f"the nearest: {' and '.join(map(str, nearest))}"
             )
         return size
 

@@ -145,35 +145,6 @@ class _Policy(nn.Module, ABC):
     def _normalize(self, obs: Batch) -> Batch:
         return obs if self.normalizer is None else self.normalizer(obs)
 
-    def check(self) -> None:
-        """Run the model and the distribution once on zeros and check what they return.
-
-        Leaves torch's random state as it was.
-
-        Raises:
-            ValueError: If something is not as it must be, with what to change.
-        """
-        device = self.device
-        obs = specs.zeros(self.observation_spec, (2,), device)
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            step = self.sample(obs, self.initial_state(2))
-            taken = self.evaluate(obs.unsqueeze(1), step.actions.unsqueeze(1), self.initial_state(2))
-        model, distribution = type(self.model).__name__, self.distribution_cls.__name__
-        problem = specs.mismatch(
-            self.to_env(step.actions), self.action_spec, 2, f"a sample of {distribution}"
-        )
-        for owner, name, value in (
-            (model, "values", step.values),
-            (distribution, "logp", step.logp),
-            (distribution, "entropy", taken.entropy),
-        ):
-            if value.shape != (2, 1):
-                problem = problem or f"{name} of {owner} has shape {list(value.shape)}, expected [2, 1]"
-        if step.state is not None:
-            problem = problem or specs.mismatch(step.state, self.state_spec, 2, f"the state of {model}")
-        if problem:
-            raise ValueError(f"{problem} (tried with 2 rows of zeros)")
-
     @property
     def device(self) -> torch.device:
         """Where the model's parameters are; the CPU if it has none."""
@@ -223,9 +194,8 @@ class _Policy(nn.Module, ABC):
         tensors, description = policy_file.read(path)
         try:
             if description["policy"] != cls.__name__:
-                raise PolicyFileError(
-                    f"{path} holds a {description['policy']}: use {description['policy']}.load"
-                )
+                kind = description["policy"]
+                raise PolicyFileError(f"{path} holds a {kind}: use {kind}.load")
             observation_spec, action_spec = (
                 specs.from_json(description[name]) for name in ("observation_spec", "action_spec")
             )

@@ -1,0 +1,79 @@
+import time
+
+import pytest
+
+from rlstack.conditions import (
+    And,
+    HitsLowerBound,
+    HitsUpperBound,
+    Or,
+    Plateaus,
+    StopsDecreasing,
+    StopsIncreasing,
+    TimesOut,
+)
+
+
+def trace(condition, values):
+    return [condition({"x": value}) for value in values]
+
+
+@pytest.mark.parametrize(
+    ("condition", "values", "expected"),
+    [
+        (HitsLowerBound("x", 1.0), [2, 1, 0, 2], [0, 1, 1, 0]),
+        (HitsUpperBound("x", 1.0), [0, 1, 2, 0], [0, 1, 1, 0]),
+        (Plateaus("x", patience=2, rtol=0.1), [10, 10.9, 9.1, 20, 20, 20], [0, 0, 1, 0, 0, 1]),
+        (Plateaus("x", patience=3, rtol=0.05), [10, 10.4, 10.8, 11.2], [0, 0, 0, 0]),
+        (Plateaus("x", patience=1), [0.0, 0.0], [0, 1]),
+        (StopsDecreasing("x", patience=2), [5, 4, 4, 5, 3, 3], [0, 0, 0, 1, 0, 0]),
+        (StopsIncreasing("x", patience=2), [5, 6, 6, 5, 7, 7], [0, 0, 0, 1, 0, 0]),
+        (And(HitsUpperBound("x", 1), HitsLowerBound("x", 2)), [0, 1, 2, 3], [0, 1, 1, 0]),
+        (Or(HitsUpperBound("x", 2), HitsLowerBound("x", 1)), [0, 1.5, 2], [1, 0, 1]),
+        (Or(), [1], [0]),
+    ],
+)
+def test_table(condition, values, expected):
+    assert trace(condition, values) == [bool(e) for e in expected]
+
+
+def test_a_drifting_statistic_does_not_plateau():
+    assert not any(trace(Plateaus("x", patience=5, rtol=0.01), [1.008**k for k in range(100)]))
+
+
+def test_every_condition_of_a_group_sees_every_update():
+    group = Or(HitsUpperBound("x", 5), StopsIncreasing("x", patience=2))
+    assert trace(group, [9, 1, 1]) == [True, False, True]
+
+
+@pytest.mark.parametrize(
+    "condition", [HitsLowerBound("y", 0), HitsUpperBound("y", 0), Plateaus("y"), StopsDecreasing("y")]
+)
+def test_a_missing_statistic_changes_nothing(condition):
+    assert trace(condition, [1.0] * 10) == [False] * 10
+
+
+def test_a_streak_survives_updates_without_the_statistic():
+    condition = StopsIncreasing("x", patience=2)
+    assert [condition(stats) for stats in ({"x": 1}, {}, {"x": 1}, {}, {"x": 1})] == [False] * 4 + [True]
+
+
+def test_reset_forgets():
+    condition = And(Plateaus("x", patience=1))
+    trace(condition, [1, 1])
+    condition.reset()
+    assert trace(condition, [1]) == [False]
+
+
+def test_times_out():
+    condition = TimesOut(0.05)
+    assert not condition({})
+    time.sleep(0.06)
+    assert condition({})
+    condition.reset()
+    assert not condition({})
+
+
+def test_patience_must_be_positive():
+    with pytest.raises(ValueError, match="patience is 0"):
+        Plateaus("x", patience=0)

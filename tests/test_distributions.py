@@ -1,0 +1,189 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from tensordict import TensorDict
+
+from rlstack import specs
+from rlstack.distributions import Categorical, Normal, SquashedNormal, default_distribution
+
+LOGITS = st.floats(-8, 8, width=64)
+
+
+class FakeModel:
+    def __init__(self, action_spec):
+        self.action_spec = action_spec
+
+
+def features(**arrays):
+    tensors = {key: torch.as_tensor(array) for key, array in arrays.items()}
+    return TensorDict(tensors, batch_size=len(next(iter(tensors.values()))))
+
+
+def categorical(logits, spec):
+    return Categorical(features(logits=logits), FakeModel(spec))
+
+
+def log_softmax(logits):
+    shifted = logits - logits.max(-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+
+
+class TestCategorical:
+    @given(
+        hnp.arrays(
+            np.float64, st.tuples(st.integers(1, 4), st.integers(1, 3), st.integers(2, 5)), elements=LOGITS
+        ),
+        st.data(),
+    )
+    def test_reference(self, logits, data):
+        rows, parts, n = logits.shape
+        actions = data.draw(hnp.arrays(np.int64, (rows, parts), elements=st.integers(0, n - 1)))
+        distribution = categorical(logits, specs.Categorical(n, shape=(parts,)))
+        logps = log_softmax(logits)
+        expected = np.take_along_axis(logps, actions[..., None], -1)[..., 0].sum(1, keepdims=True)
+        np.testing.assert_allclose(distribution.logp(torch.tensor(actions)), expected, rtol=1e-10, atol=1e-10)
+        entropy = -(np.exp(logps) * logps).sum((1, 2))[:, None]
+        np.testing.assert_allclose(distribution.entropy(), entropy, rtol=1e-9, atol=1e-10)
+        best = distribution.deterministic_sample().numpy()
+        np.testing.assert_allclose(
+            np.take_along_axis(logps, best[..., None], -1)[..., 0], logps.max(-1), rtol=1e-12, atol=1e-12
+        )
+
+    @given(hnp.arrays(np.float64, st.tuples(st.integers(1, 4), st.just(5)), elements=LOGITS))
+    def test_multi_categorical_is_its_parts(self, logits):
+        spec = specs.MultiCategorical([2, 3])
+        both = categorical(logits, spec)
+        first = categorical(logits[:, None, :2], specs.Categorical(2, shape=(1,)))
+        second = categorical(logits[:, None, 2:], specs.Categorical(3, shape=(1,)))
+        actions = both.sample()
+        assert actions.shape == (len(logits), 2)
+        parts = first.logp(actions[:, :1]) + second.logp(actions[:, 1:])
+        np.testing.assert_allclose(both.logp(actions), parts, rtol=1e-10, atol=1e-12)
+        np.testing.assert_allclose(both.entropy(), first.entropy() + second.entropy(), rtol=1e-10, atol=1e-12)
+
+    def test_samples_are_as_frequent_as_they_are_probable(self):
+        probs = torch.tensor([0.5, 0.3, 0.15, 0.05])
+        draws = categorical(probs.log().expand(200_000, 1, 4), specs.Categorical(4, shape=(1,))).sample()
+        frequencies = torch.bincount(draws.flatten(), minlength=4) / 200_000
+        # Five standard deviations of the rarest to the most frequent choice.
+        assert ((frequencies - probs).abs() < 5 * (probs * (1 - probs) / 200_000).sqrt()).all()
+
+    def test_impossible_choices_are_never_made_and_harm_nothing(self):
+        logits = torch.tensor([0.0, -math.inf, 1.0]).expand(50_000, 1, 3).clone().requires_grad_()
+        distribution = categorical(logits, specs.Categorical(3, shape=(1,)))
+        actions = distribution.sample()
+        assert not (actions == 1).any()
+        p = 1 / (1 + math.e)
+        expected = -(p * math.log(p) + (1 - p) * math.log(1 - p))
+        assert distribution.entropy()[0].item() == pytest.approx(expected, rel=1e-5)
+        (distribution.entropy() + distribution.logp(actions)).mean().backward()
+        assert logits.grad.isfinite().all()
+
+
+class TestNormal:
+    arrays = hnp.arrays(np.float64, (3, 2), elements=st.floats(-3, 3))
+
+    @given(arrays, arrays, arrays)
+    def test_reference(self, mean, log_std, actions):
+        distribution = Normal(features(mean=mean, log_std=log_std), FakeModel(specs.Unbounded((2,))))
+        std = np.exp(log_std)
+        density = np.exp(-0.5 * ((actions - mean) / std) ** 2) / (std * math.sqrt(2 * math.pi))
+        with np.errstate(divide="ignore"):
+            expected = np.log(density).sum(1, keepdims=True)
+        usable = np.isfinite(expected) & (expected > -500)
+        got = distribution.logp(torch.tensor(actions)).numpy()
+        np.testing.assert_allclose(got[usable], expected[usable], rtol=1e-8, atol=1e-8)
+        entropy = (0.5 * np.log(2 * math.pi * math.e * std**2)).sum(1, keepdims=True)
+        np.testing.assert_allclose(distribution.entropy(), entropy, rtol=1e-10, atol=1e-10)
+        np.testing.assert_array_equal(distribution.deterministic_sample(), mean)
+
+    def test_samples_have_its_moments(self):
+        shape = (200_000, 1)
+        distribution = Normal(
+            features(mean=torch.full(shape, 2.0), log_std=torch.full(shape, math.log(0.5))),
+            FakeModel(specs.Unbounded((1,))),
+        )
+        draws = distribution.sample()
+        assert draws.mean().item() == pytest.approx(2.0, abs=0.01)
+        assert draws.std().item() == pytest.approx(0.5, abs=0.01)
+
+
+def squashed(mean, log_std):
+    return SquashedNormal(features(mean=mean, log_std=log_std), FakeModel(specs.Bounded(-1.0, 1.0, (1,))))
+
+
+class TestSquashedNormal:
+    def test_is_a_density(self):
+        edges = torch.linspace(-1, 1, 400_001, dtype=torch.float64)
+        middles = ((edges[1:] + edges[:-1]) / 2).unsqueeze(1)
+        distribution = squashed(torch.full_like(middles, 0.3), torch.full_like(middles, -0.2))
+        logp = distribution.logp(middles)
+        assert (logp.exp().mean() * 2).item() == pytest.approx(1.0, abs=1e-6)
+        exact = -(logp.exp() * logp).mean().item() * 2
+        assert distribution.entropy().mean().item() == pytest.approx(exact, abs=0.01)
+
+    @pytest.mark.parametrize("distance", [2.0**-k for k in range(1, 25)])
+    @pytest.mark.parametrize("side", [-1, 1])
+    def test_exact_near_the_bounds(self, distance, side):
+        action = torch.tensor([[side * (1 - distance)]], dtype=torch.float32)
+        mean, log_std = torch.tensor([[0.7]]), torch.tensor([[0.1]])
+        # The same number in float64, where 1 − a² has all the digits that it needs.
+        a = action.double().item()
+        u = math.atanh(a)
+        std = math.exp(log_std.double().item())
+        z = (u - mean.double().item()) / std
+        expected = -0.5 * z * z - math.log(std) - 0.5 * math.log(2 * math.pi) - math.log((1 - a) * (1 + a))
+        assert squashed(mean, log_std).logp(action).item() == pytest.approx(expected, rel=1e-5, abs=1e-5)
+
+    def test_saturated_samples_stay_inside_and_finite(self):
+        mean = torch.tensor([[-50.0], [-9.0], [9.0], [50.0]]).requires_grad_()
+        distribution = squashed(mean, torch.zeros_like(mean))
+        samples = distribution.sample().detach()
+        assert (samples.abs() < 1).all()
+        logp = distribution.logp(samples)
+        assert logp.isfinite().all()
+        (logp.sum() + distribution.entropy().sum()).backward()
+        assert mean.grad.isfinite().all()
+        assert distribution.logp(torch.ones_like(samples)).isfinite().all()
+
+    def test_entropy_has_a_gradient(self):
+        mean, log_std = torch.zeros(200_000, 1), torch.zeros(200_000, 1, requires_grad=True)
+        squashed(mean, log_std).entropy().mean().backward()
+        # dH / d log std = 1 − 2 E[u tanh u] with u ~ N(0, 1), the expectation by numerical integration.
+        u = np.linspace(-9, 9, 100_001)
+        expectation = np.trapezoid(u * np.tanh(u) * np.exp(-(u**2) / 2) / math.sqrt(2 * math.pi), u)
+        assert log_std.grad.sum().item() == pytest.approx(1 - 2 * expectation, abs=0.02)
+
+
+class TestDefaults:
+    @pytest.mark.parametrize(
+        ("spec", "expected"),
+        [
+            (specs.Categorical(3, shape=(1,)), Categorical),
+            (specs.MultiCategorical([2, 3]), Categorical),
+            (specs.Unbounded((2,)), Normal),
+            (specs.Bounded(-1.0, 2.0, (2,)), SquashedNormal),
+        ],
+    )
+    def test_by_action_spec(self, spec, expected):
+        assert default_distribution(spec) is expected
+
+    @pytest.mark.parametrize(
+        ("spec", "message"),
+        [
+            (specs.Composite(a=specs.Unbounded((1,))), "Composite"),
+            (specs.Binary(3), "Binary"),
+            (specs.OneHot(3), "OneHot"),
+            (specs.Unbounded((1,), dtype=torch.int64), "int64"),
+            (specs.Bounded(-math.inf, 1.0, (1,)), "infinite bound"),
+            (specs.MultiCategorical(torch.tensor([[2, 3]]), shape=(1, 2)), "one dimension"),
+        ],
+    )
+    def test_refusals_name_the_spec(self, spec, message):
+        with pytest.raises((TypeError, ValueError), match=message):
+            default_distribution(spec)
