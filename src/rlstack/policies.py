@@ -207,7 +207,9 @@ class _Policy(nn.Module, ABC):
             normalize = description["normalize_observations"]
             policy = cls(model, distribution_cls, normalize_observations=normalize)
             policy.load_state_dict(tensors)
-        except (KeyError, TypeError, RuntimeError) as error:
+        except PolicyFileError:
+            raise
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise PolicyFileError(f"{path} is not a usable policy: {error}") from error
         return policy.to(device).eval()
 

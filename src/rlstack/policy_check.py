@@ -59,7 +59,7 @@ def _problems(policy: Policy | RecurrentPolicy, obs: Batch) -> Iterator[str]:
         taken = policy.evaluate(obs.unsqueeze(1), step.actions.unsqueeze(1), state)
     except KeyError as error:
         keys = sorted(features.keys())
-        yield f"{distribution} reads the feature {error}, {model} returns {keys}: name them alike"
+        yield f"{distribution} misses a feature, {error.args[0]}: {model} returns {keys}"
         return
     actions = policy.to_env(step.actions)
     if problem := specs.mismatch(actions, policy.action_spec, _ROWS, f"a sample of {distribution}"):

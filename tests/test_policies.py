@@ -1,0 +1,280 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from rlstack import specs
+from rlstack.distributions import Normal, SquashedNormal
+from rlstack.models import ContinuousLSTM, ContinuousMLP, DiscreteLSTM, DiscreteMLP, Model
+from rlstack.policies import Policy, RecurrentPolicy
+from rlstack.policy_check import check_policy
+from rlstack.policy_file import PolicyFileError
+
+from .helpers import CompositeEnv, CompositeModel, composite_distribution
+
+LINE = specs.Unbounded((2,))
+DISCRETE = specs.Categorical(3, shape=(1,))
+BOUNDED = specs.Bounded(torch.tensor([-2.0, 0.0]), torch.tensor([2.0, 10.0]), (2,))
+
+
+def make(recurrent=False, action_spec=DISCRETE, **options):
+    if recurrent:
+        cls, policy_cls, config = (
+            (DiscreteLSTM if action_spec is DISCRETE else ContinuousLSTM),
+            RecurrentPolicy,
+            {"hidden_size": 8},
+        )
+    else:
+        cls, policy_cls, config = (
+            (DiscreteMLP if action_spec is DISCRETE else ContinuousMLP),
+            Policy,
+            {"hiddens": (8,)},
+        )
+    return policy_cls(cls(LINE, action_spec, **config), **options)
+
+
+@pytest.mark.parametrize("recurrent", [False, True])
+@pytest.mark.parametrize("action_spec", [DISCRETE, specs.Unbounded((2,)), BOUNDED])
+class TestActAndEvaluate:
+    def test_agree(self, recurrent, action_spec):
+        policy = make(recurrent, action_spec, normalize_observations=True)
+        policy.normalizer.update(3 + 2 * torch.randn(50, 2))
+        obs = torch.randn(4, 5, 2)
+        state = first = policy.initial_state(4)
+        steps = []
+        for t in range(5):
+            steps.append(policy.sample(obs[:, t], state))
+            state = steps[-1].state
+        actions = torch.stack([step.actions for step in steps], 1)
+        if recurrent:
+            evaluation = policy.evaluate(obs, actions, first)
+        else:
+            evaluation = policy.evaluate(obs.reshape(20, 1, 2), actions.flatten(0, 1).unsqueeze(1), None)
+        for name in ("logp", "values"):
+            collected = torch.stack([getattr(step, name) for step in steps], 1).flatten(0, 1)
+            assert torch.allclose(getattr(evaluation, name), collected, atol=1e-5)
+        assert evaluation.entropy.shape == (20, 1)
+        assert evaluation.logp.requires_grad
+        assert not steps[0].logp.requires_grad
+
+    def test_deterministic_needs_no_chance(self, recurrent, action_spec):
+        policy = make(recurrent, action_spec)
+        obs = torch.randn(4, 2)
+        before = torch.get_rng_state()
+        one, two = (policy.act(obs, deterministic=True).actions for _ in range(2))
+        assert torch.equal(one, two)
+        assert torch.equal(torch.get_rng_state(), before)
+        assert specs.mismatch(one, action_spec, 4, "action") is None
+
+    def test_saved_and_loaded(self, recurrent, action_spec, tmp_path):
+        policy = make(recurrent, action_spec, normalize_observations=True)
+        policy.normalizer.update(torch.randn(50, 2))
+        policy.save(tmp_path / "policy.safetensors")
+        copy = type(policy).load(tmp_path / "policy.safetensors")
+        obs = torch.randn(4, 2)
+        step, again = (p.act(obs, deterministic=True) for p in (policy, copy))
+        assert torch.equal(step.actions, again.actions)
+        assert torch.equal(step.values, again.values)
+        assert copy.observation_spec == policy.observation_spec
+        assert copy.action_spec == policy.action_spec
+        assert list(tmp_path.iterdir()) == [tmp_path / "policy.safetensors"]
+
+
+def test_actions_are_mapped_onto_the_bounds():
+    policy = make(action_spec=BOUNDED)
+    samples = torch.tensor([[-1.0, -1.0], [0.0, 0.0], [1.0, 1.0]])
+    assert policy.to_env(samples).tolist() == [[-2, 0], [0, 5], [2, 10]]
+    actions = policy.act(torch.randn(1000, 2)).actions
+    assert ((actions >= BOUNDED.space.low) & (actions <= BOUNDED.space.high)).all()
+
+
+def test_only_squashed_samples_are_mapped():
+    samples = torch.tensor([[0.5, 3.0]])
+    assert torch.equal(make(action_spec=BOUNDED, distribution_cls=Normal).to_env(samples), samples)
+    unbounded = make(action_spec=specs.Unbounded((2,)), distribution_cls=SquashedNormal)
+    assert torch.equal(unbounded.to_env(samples), samples)
+
+
+def test_recurrent_state_goes_on():
+    policy = make(recurrent=True)
+    obs = torch.randn(4, 2)
+    first = policy.act(obs)
+    second = policy.act(obs, first.state)
+    assert not torch.equal(first.values, second.values)
+    assert torch.equal(policy.act(obs).values, first.values)
+    assert make().act(obs).state is None
+
+
+@pytest.mark.parametrize(
+    ("obs", "message"),
+    [
+        (torch.zeros(2), "shape \\[2\\], expected \\[2, 2\\]"),
+        (torch.zeros(4, 3), "expected \\[4, 2\\]"),
+        (torch.zeros(4, 2).double(), "float64"),
+        (np.zeros((4, 2), np.float32), "torch.as_tensor"),
+        (torch.tensor(1.0), "expected \\[1, 2\\]"),
+    ],
+)
+def test_act_checks_observations(obs, message):
+    with pytest.raises(ValueError, match=message):
+        make().act(obs)
+
+
+def test_composite_observations_and_actions(tmp_path):
+    env = CompositeEnv(6)
+    distribution_cls = composite_distribution()
+    policy = Policy(CompositeModel(env.observation_spec, env.action_spec), distribution_cls)
+    check_policy(policy)
+    step = policy.act(env.reset())
+    assert specs.mismatch(step.actions, env.action_spec, 6, "actions") is None
+    policy.save(tmp_path / "p.safetensors")
+    classes = {"model_cls": CompositeModel, "distribution_cls": distribution_cls}
+    copy = Policy.load(tmp_path / "p.safetensors", **classes)
+    obs = env.reset()
+    assert (copy.act(obs, deterministic=True).actions == policy.act(obs, deterministic=True).actions).all()
+    for missing in classes:
+        rest = {name: cls for name, cls in classes.items() if name != missing}
+        with pytest.raises(PolicyFileError, match=f"hand it over as {missing}="):
+            Policy.load(tmp_path / "p.safetensors", **rest)
+
+
+def damaged(path, **changes):
+    """Rewrite a policy's description, leaving its tensors."""
+    with safe_open(path, framework="pt") as file:
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        description = json.loads(file.metadata()["rlstack"])
+    description.update(changes)
+    save_file(tensors, path, {"rlstack": json.dumps(description)})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"format": "rlstack.policy.999"}, "not of the format"),
+        ({"policy": "RecurrentPolicy"}, "use RecurrentPolicy.load"),
+        ({"model_cls": "os.system"}, "needs the class os.system"),
+        ({"distribution_cls": "canary.Distribution"}, "needs the class canary"),
+        ({"model_config": {"hiddens": [9]}}, "not a usable policy"),
+        ({"model_config": {"color": "red"}}, "not a usable policy"),
+        ({"model_config": None}, "not a usable policy"),
+        ({"observation_spec": "{}"}, "not a spec|not a usable policy"),
+        ({"normalize_observations": True}, "not a usable policy"),
+    ],
+)
+def test_damaged_descriptions(tmp_path, changes, message):
+    path = tmp_path / "policy.safetensors"
+    make().save(path)
+    damaged(path, **changes)
+    with pytest.raises(PolicyFileError, match=message):
+        Policy.load(path)
+
+
+def test_loading_imports_nothing(tmp_path, monkeypatch):
+    (tmp_path / "canary.py").write_text("raise SystemExit('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    path = tmp_path / "policy.safetensors"
+    make().save(path)
+    damaged(path, model_cls="canary.Model")
+    with pytest.raises(PolicyFileError, match=r"canary\.Model"):
+        Policy.load(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a policy", b"\x80\x04\x95", b"\xff" * 64])
+def test_other_files(tmp_path, content):
+    path = tmp_path / "policy.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(PolicyFileError, match=r"policy\.safetensors"):
+        Policy.load(path)
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(OSError, match="nowhere"):
+        Policy.load(tmp_path / "nowhere")
+
+
+def test_a_truncated_file_and_a_failed_save_leave_the_old_one(tmp_path):
+    path = tmp_path / "policy.safetensors"
+    policy = make()
+    policy.save(path)
+    before = path.read_bytes()
+    policy.model.config = {"callback": print}
+    with pytest.raises(ValueError, match="JSON"):
+        policy.save(path)
+    assert path.read_bytes() == before
+    path.write_bytes(before[: len(before) // 2])
+    with pytest.raises(PolicyFileError):
+        Policy.load(path)
+
+
+def test_tied_weights(tmp_path):
+    class Tied(Model):
+        def __init__(self, observation_spec, action_spec, /):
+            super().__init__(observation_spec, action_spec)
+            self.inner = DiscreteMLP(observation_spec, action_spec, hiddens=(4,))
+            self.same = self.inner.policy[0]
+
+        def forward(self, obs):
+            return self.inner(obs)
+
+    policy = Policy(Tied(LINE, DISCRETE))
+    policy.save(tmp_path / "p")
+    obs = torch.randn(3, 2)
+    assert torch.equal(Policy.load(tmp_path / "p", model_cls=Tied).act(obs).values, policy.act(obs).values)
+
+
+class Faulty(Model):
+    """A feedforward model with one fault, by name."""
+
+    def __init__(self, observation_spec, action_spec, /, fault=""):
+        super().__init__(observation_spec, action_spec, fault=fault)
+        self.inner = DiscreteMLP(observation_spec, action_spec, hiddens=(4,))
+        if fault == "batchnorm":
+            self.norm = torch.nn.BatchNorm1d(2)
+
+    def forward(self, obs):
+        features, values = self.inner(obs)
+        match self.config["fault"]:
+            case "one result":
+                return features
+            case "features":
+                return features["logits"], values
+            case "values":
+                return features, values.squeeze(-1)
+            case "key":
+                return features.rename_key_("logits", "logit"), values
+        return features, values
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("one result", "Faulty.forward returned .*, expected \\(features, values\\)"),
+        ("features", "features of Faulty is a tensor .*, expected a TensorDict"),
+        ("values", "values of Faulty is a tensor of shape \\[2\\], expected a tensor of shape \\[2, 1\\]"),
+        ("key", "Categorical misses a feature.*logits.*Faulty returns \\['logit'\\]"),
+    ],
+)
+def test_faulty_models_are_named(fault, message):
+    with pytest.raises(ValueError, match=message):
+        check_policy(Policy(Faulty(LINE, DISCRETE, fault=fault)))
+
+
+def test_checking_takes_no_random_numbers():
+    policy, before = make(), torch.get_rng_state()
+    check_policy(policy)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_layers_that_mix_rows_are_refused():
+    with pytest.raises(TypeError, match=r"model\.norm is a BatchNorm1d.*use LayerNorm"):
+        Policy(Faulty(LINE, DISCRETE, fault="batchnorm"))
+
+
+def test_policies_take_their_kind_of_model_only():
+    with pytest.raises(TypeError, match="model is a DiscreteMLP, expected a RecurrentModel"):
+        RecurrentPolicy(DiscreteMLP(LINE, DISCRETE))
+    with pytest.raises(TypeError, match="model is a Linear, expected a Model"):
+        Policy(torch.nn.Linear(1, 1))
