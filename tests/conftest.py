@@ -5,7 +5,8 @@ import torch
 
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 os.environ["MLFLOW_LOGGING_LEVEL"] = "WARNING"
-# Two test processes share two cores; one thread each also makes sums independent of the load.
+# Two test processes share two cores, with the processes that they start.
+os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
 
 

@@ -161,7 +161,9 @@ def _same(one: object, other: object) -> bool:
     """Return whether two configs say the same, tensors and arrays in them included."""
     if isinstance(one, Mapping) and isinstance(other, Mapping):
         return one.keys() == other.keys() and all(_same(value, other[key]) for key, value in one.items())
-    arrays = (Tensor, np.ndarray)
-    if isinstance(one, arrays) or isinstance(other, arrays):
-        return type(one) is type(other) and np.array_equal(one, other)  # type: ignore[arg-type]
-    return bool(one == other)
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        return torch.equal(one, other)
+    if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):
+        return np.array_equal(one, other)
+    equal: Any = one == other
+    return np.ndim(equal) == 0 and bool(equal)

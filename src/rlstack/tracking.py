@@ -20,7 +20,7 @@ _INTERVAL: Final = 0.5
 _SHARE: Final = 0.03
 """Most of the time that the thread may be busy while training goes on: what it computes, training can't."""
 _MAX_PENDING: Final = 4096
-"""Rows that may wait; beyond that every other one is dropped."""
+"""Rows that may wait; beyond that every other one is dropped, and of those to come as well."""
 _METRIC_BATCH: Final = 1000
 _PARAM_BATCH: Final = 100
 """Metrics, and parameters, that MLflow takes at once."""
@@ -49,6 +49,8 @@ class Tracker:
     def __init__(self, params: Mapping[str, str], tags: Mapping[str, str]) -> None:
         self._params, self._tags = dict(params), dict(tags)
         self._rows: list[tuple[int, Stats]] = []
+        self._latest: tuple[int, Stats] | None = None
+        self._count, self._stride = 0, 1
         self._thinned = False
         self._nonfinite: set[str] = set()
         self._changed = threading.Condition()
@@ -64,9 +66,13 @@ class Tracker:
         with self._changed:
             if self._thread is None:
                 self._start()
-            self._rows.append((time.time_ns() // 1_000_000, dict(stats)))
+            self._count += 1
+            self._latest = (time.time_ns() // 1_000_000, dict(stats))
+            if self._count % self._stride == 0:
+                self._rows.append(self._latest)
             if len(self._rows) > _MAX_PENDING:
-                del self._rows[1::2]
+                del self._rows[::2]
+                self._stride *= 2
                 self._thinned = True
 
     def close(self, status: str = "FINISHED", timeout: float = 60.0) -> None:
@@ -80,6 +86,9 @@ class Tracker:
         if thread is None:
             return
         with self._changed:
+            if self._latest is not None and self._count % self._stride:
+                self._rows.append(self._latest)
+            self._stride = 1
             self._final_status = status
             self._changed.notify_all()
         thread.join(timeout)
@@ -147,6 +156,8 @@ class Tracker:
                 # Thinning may have removed some of them meanwhile; the rest are still there.
                 sent = {id(row) for row in rows}
                 self._rows = [row for row in self._rows if id(row) not in sent]
+                if len(self._rows) < _MAX_PENDING // 8:
+                    self._stride = 1
             if not everything:
                 break
         self._tag_losses()

@@ -1,0 +1,1 @@
+"""Runnable measurements; dated results are in `results`."""

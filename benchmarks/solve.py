@@ -1,0 +1,113 @@
+"""Train the built-in recipes and judge the policies in Gymnasium's own environments.
+
+    python benchmarks/solve.py [--seeds 0 1 2] [--write]
+
+Each policy is trained by `rlstack train NAME --seed S --max-time 3m` in a process of its own, loaded from the
+file that leaves, and acts deterministically in 100 episodes with the seeds 0 … 99. Prints a Markdown table;
+`--write` also puts it under `benchmarks/results`.
+"""
+
+import argparse
+import datetime
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+
+from rlstack import Policy
+
+EPISODES = 100
+GOALS = {
+    "cartpole": ("CartPole-v1", "500 steps in ≥ 99 episodes"),
+    "pendulum": ("Pendulum-v1", "mean return ≥ -200"),
+    "mountain-car": ("MountainCar-v0", "the flag in ≥ 95 episodes"),
+}
+
+
+def play(env_id: str, policy: Policy) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the return, the length, and whether the original ended it, of each episode."""
+    env: Any = gym.vector.SyncVectorEnv([lambda: gym.make(env_id)] * EPISODES)
+    obs, _ = env.reset(seed=list(range(EPISODES)))
+    returns, lengths = np.zeros(EPISODES), np.zeros(EPISODES, int)
+    done, terminated = np.zeros(EPISODES, bool), np.zeros(EPISODES, bool)
+    discrete = isinstance(env.single_action_space, gym.spaces.Discrete)
+    while not done.all():
+        actions = policy.act(torch.as_tensor(obs, dtype=torch.float32), deterministic=True).actions.numpy()
+        obs, rewards, ended, timed_out, _ = env.step(actions[:, 0] if discrete else actions)
+        returns += np.where(done, 0.0, rewards)
+        lengths += ~done
+        terminated |= ended & ~done
+        done |= ended | timed_out
+    return returns, lengths, terminated
+
+
+def judge(name: str, policy: Policy) -> tuple[str, bool]:
+    """Return the result in words, and whether the goal is met."""
+    returns, lengths, terminated = play(GOALS[name][0], policy)
+    if name == "cartpole":
+        full = int((lengths == 500).sum())
+        return f"500 steps in {full} of {EPISODES}, mean {lengths.mean():.1f}", full >= 99
+    if name == "pendulum":
+        return f"mean return {returns.mean():.1f}, worst {returns.min():.1f}", bool(returns.mean() >= -200)
+    arrived = int(terminated.sum())
+    return f"the flag in {arrived} of {EPISODES}, after {lengths.mean():.0f} steps on average", arrived >= 95
+
+
+def train(name: str, seed: int, directory: Path) -> tuple[Policy, float]:
+    """Return the policy that the command line trains, and how long its process took, s."""
+    command = [sys.executable, "-m", "rlstack", "train", name, "--seed", str(seed), "--max-time", "3m"]
+    start = time.perf_counter()
+    subprocess.run([*command, "--run-dir", "run"], cwd=directory, check=True, stdout=subprocess.DEVNULL)
+    return Policy.load(directory / "run" / "policy.safetensors"), time.perf_counter() - start
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--names", nargs="+", choices=GOALS, default=list(GOALS))
+    parser.add_argument("--write", action="store_true")
+    args = parser.parse_args()
+    lines = ["| environment | goal | seed | wall time | result | met |", "|---|---|---|---|---|---|"]
+    print(*lines, sep="\n", flush=True)
+    all_met = True
+    for name in args.names:
+        env_id, goal = GOALS[name]
+        for seed in args.seeds:
+            with tempfile.TemporaryDirectory() as directory:
+                policy, seconds = train(name, seed, Path(directory))
+            result, met = judge(name, policy)
+            all_met &= met and seconds <= 180
+            lines.append(
+                f"| {env_id} | {goal} | {seed} | {seconds:.0f} s | {result} | {'yes' if met else 'NO'} |"
+            )
+            print(lines[-1], flush=True)
+    if args.write:
+        write(lines)
+    return 0 if all_met else 1
+
+
+def write(lines: list[str]) -> None:
+    today = datetime.date.today().isoformat()
+    head = [
+        "# Recipes, judged in Gymnasium's own environments",
+        "",
+        f"`python benchmarks/solve.py`, {today}, {os.cpu_count()} cores ({platform.machine()}), "
+        f"torch {version('torch')}, gymnasium {version('gymnasium')}, rlstack {version('rlstack')}.",
+        "Wall time is that of the whole process, imports and MLflow's new database included.",
+        "",
+    ]
+    path = Path(__file__).parent / "results" / f"solve-{today}.md"
+    path.write_text("\n".join([*head, *lines, ""]))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

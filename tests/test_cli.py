@@ -1,0 +1,263 @@
+"""The command line, mostly as real processes."""
+
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+
+import mlflow
+import pytest
+import torch
+from click.testing import CliRunner
+
+from rlstack import Policy
+from rlstack.cli import main, parse_assignments
+from rlstack.env import CartPole
+from rlstack.recipes import RECIPES
+from rlstack.session import Limits, _merge
+
+TINY = ["num_envs=8", "horizon=8", "sgd_minibatch_size=None", "model_config.hiddens=[8]", "device=cpu"]
+
+
+def rlstack(*arguments, cwd, **options):
+    command = [sys.executable, "-m", "rlstack", *arguments]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=240, **options)
+
+
+class TestAssignments:
+    def test_values(self):
+        texts = (
+            "a=1",
+            "b=1e-3",
+            "c=[64,64]",
+            "d=None",
+            "e=null",
+            "f=True",
+            "g=false",
+            "h=relu",
+            "i.j=0.7",
+            "i.k.l='x=y'",
+            "m=(1,2)",
+        )
+        assert parse_assignments(texts) == {
+            "a": 1, "b": 1e-3, "c": [64, 64], "d": None, "e": None, "f": True, "g": False, "h": "relu",
+            "i": {"j": 0.7, "k": {"l": "x=y"}}, "m": (1, 2),
+        }  # fmt: skip
+
+    @pytest.mark.parametrize(
+        ("texts", "message"),
+        [
+            (["horizon"], "'horizon' is not of the form key=value"),
+            (["=3"], "not of the form"),
+            (["a..b=3"], "not of the form"),
+            (["a=1", "a=2"], "a is given twice"),
+            (["a=1", "a.b=2"], "both as a value and as options"),
+        ],
+    )
+    def test_errors(self, texts, message):
+        result = CliRunner().invoke(main, ["train", "cartpole", *texts])
+        assert result.exit_code == 2
+        assert message in result.output
+
+    def test_go_before_the_recipes(self):
+        assert _merge({"a": 1, "b": {"c": 2, "d": 3}}, {"b": {"c": 4}, "e": {"f": 5}}) == {
+            "a": 1, "b": {"c": 4, "d": 3}, "e": {"f": 5},
+        }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["cartpol"], "cartpol is not a built-in environment: did you mean cartpole?"),
+        (["nowhere:Env"], "nowhere:Env: there is no module nowhere"),
+        (["rlstack.env:CartPol"], "did you mean CartPole?"),
+        (["cartpole", "horzon=3"], "horzon is not a hyperparameter: did you mean horizon?"),
+        (["cartpole", "horizon=x"], "horizon is 'x', expected an integer"),
+        (["cartpole", "horizon=64", "sgd_minibatch_size=7"], "expected a divisor"),
+        (["cartpole", "model_config.hidens=[3]"], "did you mean hiddens?"),
+        (["cartpole", "model_config.activation_fn=rely"], "did you mean relu?"),
+        (["cartpole", "--max-time", "soon"], "'soon' is not a time"),
+        (["cartpole", "--max-updates", "0"], "0 is not in the range"),
+    ],
+)
+def test_usage_errors_are_short_and_exit_with_2(arguments, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(main, ["train", *arguments])
+    assert result.exit_code == 2
+    assert message in result.output
+    assert "Traceback" not in result.output
+    assert len(result.stderr.splitlines()) <= 4
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("option", "code"), [("env_config.lenght=1", 3), ("env_config.length=0.0", 4)])
+def test_faults_of_environments_have_exit_codes(option, code, tracked, tmp_path):
+    result = CliRunner().invoke(main, ["train", "cartpole", *TINY, option])
+    assert result.exit_code == code, result.output
+    assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize("text", ["90", "90s", "1.5m", "0.025h"])
+def test_durations(text, monkeypatch):
+    limits = []
+    monkeypatch.setattr("rlstack.session.train", lambda *args, **kwargs: limits.append(args[2]))
+    assert CliRunner().invoke(main, ["train", "cartpole", "--max-time", text]).exit_code == 0
+    assert limits[0].max_time == 90
+
+
+def test_limits_tell_the_share_that_is_done():
+    stats = {"algorithm/steps": 5.0, "env/total_steps": 30.0}
+    assert Limits().share(stats, 9.0) is None
+    assert Limits(max_updates=10).share(stats, 9.0) == 0.5
+    assert Limits(max_updates=10, max_env_steps=40, max_time=10.0).share(stats, 9.0) == 0.9
+    assert Limits(max_env_steps=20).share(stats, 0.0) == 1
+
+
+class TestTrain:
+    def test_solves_cartpole_and_leaves_its_results(self, tracked, tmp_path, mlflow_uri):
+        done = rlstack("train", "cartpole", "--seed", "0", "--max-time", "3m", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert "Solved: all of 64 poles stay within Gymnasium's limits for 500 steps" in done.stdout
+        [directory] = (tmp_path / "runs").iterdir()
+        assert re.fullmatch(r"cartpole-\d{8}-1", directory.name)
+        for line in (f"Policy:         runs/{directory.name}/policy.safetensors", "Learning curve: runs/"):
+            assert line in done.stdout
+        assert (directory / "learning_curve.png").read_bytes().startswith(b"\x89PNG")
+        policy = Policy.load(directory / "policy.safetensors")
+        assert RECIPES["cartpole"].score(policy) == 1
+        run_id = re.search(r"Tracked run: +(\w{32})", done.stdout)[1]
+        run = mlflow.MlflowClient(mlflow_uri).get_run(run_id)
+        assert run.data.params["seed"] == "0"
+        assert run.data.metrics["algorithm/steps"] == float(re.search(r"after (\d+) updates", done.stdout)[1])
+
+    def test_environments_of_ones_own(self, tracked, tmp_path):
+        (tmp_path / "mine.py").write_text(
+            "from rlstack.env import CartPole\nclass Mine(CartPole.__mro__[1]): pass\nEnv = CartPole\n"
+        )
+        done = rlstack(
+            "train",
+            "mine:Env",
+            *TINY,
+            "env_config.length=0.7",
+            "--max-env-steps",
+            "192",
+            "--run-dir",
+            "out",
+            cwd=tmp_path,
+        )
+        assert done.returncode == 0, done.stderr
+        assert "Done, after 3 updates" in done.stdout
+        assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+            "learning_curve.png",
+            "policy.safetensors",
+        ]
+        assert Policy.load(tmp_path / "out" / "policy.safetensors").model.config["hiddens"] == [8]
+
+    def test_one_seed_one_policy(self, tracked, tmp_path):
+        for name in ("a", "b"):
+            done = rlstack(
+                "train",
+                "cartpole",
+                *TINY,
+                "--max-updates",
+                "3",
+                "--seed",
+                "5",
+                "--run-dir",
+                name,
+                cwd=tmp_path,
+            )
+            assert done.returncode == 0, done.stderr
+        one, two = ((tmp_path / name / "policy.safetensors").read_bytes() for name in ("a", "b"))
+        assert one == two
+
+    def test_run_directories_are_numbered(self, tracked, tmp_path):
+        for _ in range(2):
+            assert CliRunner().invoke(main, ["train", "cartpole", *TINY, "--max-updates", "1"]).exit_code == 0
+        assert sorted(path.name[-2:] for path in (tmp_path / "runs").iterdir()) == ["-1", "-2"]
+
+    def test_ctrl_c_exits_with_130_and_keeps_the_policy(self, tracked, tmp_path):
+        command = [
+            sys.executable,
+            "-m",
+            "rlstack",
+            "train",
+            "discrete-dummy",
+            *TINY,
+            "env_config.bounds=1e5",
+            "--run-dir",
+            "out",
+        ]
+        process = subprocess.Popen(
+            command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        while "update" not in (line := process.stdout.readline()):
+            assert line, process.stderr.read()
+        process.send_signal(signal.SIGINT)
+        rest, errors = process.communicate(timeout=120)
+        assert process.returncode == 130, errors
+        assert "Interrupted, not solved" in rest
+        assert (tmp_path / "out" / "policy.safetensors").exists()
+        assert "Traceback" not in errors
+
+    def test_a_terminal_gets_a_live_line(self, tracked, tmp_path):
+        leader, follower = pty.openpty()
+        command = [sys.executable, "-m", "rlstack", "train", "cartpole", *TINY, "--max-updates", "40"]
+        process = subprocess.Popen(
+            command,
+            cwd=tmp_path,
+            stdout=follower,
+            stderr=follower,
+            env={**os.environ, "TERM": "xterm", "COLUMNS": "160"},
+        )
+        os.close(follower)
+        output, deadline = b"", time.monotonic() + 120
+        while process.poll() is None or select.select([leader], [], [], 0.2)[0]:
+            assert time.monotonic() < deadline
+            try:
+                output += os.read(leader, 65536) if select.select([leader], [], [], 0.2)[0] else b""
+            except OSError:
+                break
+        assert process.wait() == 0
+        text = output.decode()
+        assert "\x1b[" in text
+        assert "steps/s" in text
+        assert "\r" in text
+
+    def test_without_matplotlib_it_says_so(self, tracked, tmp_path, monkeypatch):
+        monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+        result = CliRunner().invoke(main, ["train", "cartpole", *TINY, "--max-updates", "1"])
+        assert result.exit_code == 0
+        assert "Learning curve: not drawn, it needs matplotlib: pip install rlstack[viz]" in result.output
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipes_are_judged(name):
+    recipe = RECIPES[name]
+    cls = recipe.env_cls()
+    env = cls(1)
+
+    from rlstack import Algorithm
+
+    algorithm = Algorithm(
+        cls, **{**recipe.hyperparameters, "num_envs": 8, "horizon": 8, "sgd_minibatch_size": None}
+    )
+    before = torch.get_rng_state()
+    score = recipe.score(algorithm.policy)
+    assert torch.equal(torch.get_rng_state(), before)
+    # Nobody solves it untrained.
+    assert score < recipe.target
+    assert set(recipe.eval_config) <= set(env.config)
+
+
+def test_the_judge_of_cartpole_sees_limits():
+    obs, rewards = torch.zeros(5, 4, 4), torch.zeros(5, 4, 1)
+    judge = RECIPES["cartpole"].judge
+    assert judge(obs, rewards) == 1
+    obs[2, 0, 0], obs[3, 1, 2] = 2.5, -0.22
+    assert judge(obs, rewards) == 0.5
+    assert CartPole(1).config["x_threshold"] == 2.4

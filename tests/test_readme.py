@@ -1,0 +1,66 @@
+"""Every example of the README runs, and says what it says."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+SNIPPETS = re.findall(r"(<!-- needs: (\w+) -->\n)?```python\n(.*?)```", README, re.DOTALL)
+
+
+@pytest.mark.parametrize(
+    ("needs", "code"),
+    [
+        pytest.param(needs, code, marks=[pytest.mark.gpu] if needs == "cuda" else [])
+        for _, needs, code in SNIPPETS
+    ],
+    ids=[f"snippet{i}" for i in range(len(SNIPPETS))],
+)
+def test_snippets_run(needs, code, tracked, tmp_path):
+    if needs == "cuda" and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=280
+    )
+    assert done.returncode == 0, done.stderr
+    if "print(" in code:
+        # The thermostat has learned: untrained it is several degrees off.
+        assert float(done.stdout) > -2
+
+
+def test_there_are_snippets():
+    assert len(SNIPPETS) >= 8
+
+
+def test_the_quoted_error_is_the_real_one():
+    from rlstack import Algorithm, EnvError
+
+    code = next(code for _, _, code in SNIPPETS if "class Thermostat" in code)
+    names: dict[str, object] = {}
+    exec(code.split("\n\n\nalgo")[0], names)
+
+    class Wrong(names["Thermostat"]):
+        def step(self, action):
+            out = super().step(action)
+            return {"obs": out["obs"], "rewards": out["rewards"].squeeze(-1)}
+
+    Wrong.__name__ = "Thermostat"
+    with pytest.raises(EnvError) as error:
+        Algorithm(Wrong, num_envs=256).collect()
+    assert str(error.value) in README
+
+
+def test_commands_name_real_targets():
+    makefile = (ROOT / "Makefile").read_text()
+    for target in re.findall(r"^make (\w+)$|`make (\w+)`", README, re.MULTILINE):
+        assert re.search(rf"^{''.join(target)}:", makefile, re.MULTILINE)
+
+
+def test_links_lead_somewhere():
+    for link in re.findall(r"\]\(([^)]+)\)", README):
+        assert (ROOT / link).exists(), link

@@ -1,0 +1,215 @@
+"""A real MLflow SQLite store, read back."""
+
+import logging
+import subprocess
+import sys
+import threading
+
+import mlflow
+import pytest
+
+from rlstack import Trainer, tracking
+from rlstack.conditions import HitsUpperBound
+from rlstack.env import DiscreteDummyEnv
+from rlstack.tracking import Tracker
+
+from .helpers import SMALL
+
+CONFIG = {"num_envs": 4, "horizon": 4, "device": "cpu", "model_config": SMALL}
+
+
+def make(**changes):
+    return Trainer(DiscreteDummyEnv, algorithm_config={**CONFIG, **changes})
+
+
+def after(updates):
+    return [HitsUpperBound("algorithm/steps", updates)]
+
+
+def test_every_update_and_every_parameter_can_be_read_back(tracked):
+    trainer = make(gamma=0.5)
+    history = list(trainer.updates(stop_conditions=after(25)))
+    run = tracked.get_run(trainer.tracker.run_id)
+    assert run.info.status == "FINISHED"
+    assert run.info.end_time is not None
+    assert run.data.params == trainer.algorithm.params
+    assert run.data.params["gamma"] == "0.5"
+    assert run.data.params["model_config.hiddens"] == "[16]"
+    assert run.data.tags["rlstack.env"] == "DiscreteDummyEnv"
+    assert run.data.metrics.keys() == history[0].keys()
+    for key in ("returns/mean", "losses/total", "algorithm/steps", "memory/percent"):
+        metrics = tracked.get_metric_history(run.info.run_id, key)
+        recorded = sorted((metric.step, metric.value) for metric in metrics)
+        assert recorded == [(int(stats["env/total_steps"]), pytest.approx(stats[key])) for stats in history]
+
+
+def test_the_callers_active_run_is_used_and_left_open(tracked):
+    with mlflow.start_run() as active:
+        trainer = make()
+        trainer.run(stop_conditions=after(2))
+        assert trainer.tracker.run_id == active.info.run_id
+        assert tracked.get_run(active.info.run_id).info.status == "RUNNING"
+        assert mlflow.active_run().info.run_id == active.info.run_id
+    assert tracked.get_run(active.info.run_id).data.metrics["algorithm/steps"] == 2
+
+
+def test_mlflows_settings_are_obeyed(tracked, monkeypatch):
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "of the user")
+    trainer = make()
+    trainer.run(stop_conditions=after(1))
+    run = tracked.get_run(trainer.tracker.run_id)
+    assert run.info.experiment_id == tracked.get_experiment_by_name("of the user").experiment_id
+
+
+def test_trainers_side_by_side_have_runs_of_their_own(tracked):
+    one, two = make(), make()
+    for _ in range(3):
+        one.step()
+        two.step()
+    two.step()
+    one.tracker.close()
+    two.tracker.close()
+    assert one.tracker.run_id != two.tracker.run_id
+    assert tracked.get_run(one.tracker.run_id).data.metrics["algorithm/steps"] == 3
+    assert tracked.get_run(two.tracker.run_id).data.metrics["algorithm/steps"] == 4
+
+
+def test_a_run_goes_on(tracked):
+    trainer = make()
+    trainer.run(stop_conditions=after(2))
+    run_id = trainer.tracker.run_id
+    trainer.step()
+    trainer.tracker.close("KILLED")
+    assert trainer.tracker.run_id == run_id
+    run = tracked.get_run(run_id)
+    assert (run.info.status, run.data.metrics["algorithm/steps"]) == ("KILLED", 3)
+    assert len(tracked.get_metric_history(run_id, "returns/mean")) == 3
+
+
+def test_nothing_happens_before_the_first_step(tracked):
+    before = threading.active_count()
+    trainer = make()
+    trainer.eval()
+    trainer.tracker.close()
+    assert threading.active_count() == before
+    assert trainer.tracker.run_id is None
+
+
+def test_no_thread_is_left_after_a_run(tracked):
+    before = threading.active_count()
+    make().run(stop_conditions=after(1))
+    assert threading.active_count() == before
+
+
+def row(step, **values):
+    return {"env/total_steps": float(step), **values}
+
+
+def test_values_that_are_not_finite_are_named_instead(tracked):
+    tracker = Tracker({}, {})
+    tracker.log(row(1, a=float("nan"), b=1.0))
+    tracker.log(row(2, a=2.0, b=float("inf")))
+    tracker.close()
+    run = tracked.get_run(tracker.run_id)
+    assert run.data.tags["rlstack.nonfinite"] == "a, b"
+    assert run.data.metrics == {"a": 2.0, "b": 1.0, "env/total_steps": 2.0}
+
+
+def test_rows_are_thinned_evenly_only_when_too_many_wait(tracked, monkeypatch):
+    monkeypatch.setattr(tracking, "_MAX_PENDING", 64)
+    monkeypatch.setattr(tracking, "_INTERVAL", 1000.0)
+    ready, go = threading.Event(), threading.Event()
+    connect = Tracker._connect
+
+    def wait_then_connect(self):
+        ready.set()
+        go.wait(30)
+        connect(self)
+
+    monkeypatch.setattr(Tracker, "_connect", wait_then_connect)
+    tracker = Tracker({}, {})
+    for step in range(1, 201):
+        tracker.log(row(step, a=float(step)))
+    ready.wait(30)
+    go.set()
+    tracker.close()
+    steps = sorted(metric.step for metric in tracked.get_metric_history(tracker.run_id, "a"))
+    # 200 rows, at most 64 waiting: every fourth one, and the last.
+    assert steps == list(range(4, 201, 4))
+    assert "not recorded" in tracked.get_run(tracker.run_id).data.tags["rlstack.thinned"]
+
+
+def test_the_last_update_is_always_recorded(tracked):
+    tracker = Tracker({}, {})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tracking, "_MAX_PENDING", 4)
+        patch.setattr(tracker, "_start", lambda: None)
+        for step in range(1, 8):
+            tracker.log(row(step))
+    tracker._start()
+    tracker.close()
+    assert tracked.get_run(tracker.run_id).data.metrics["env/total_steps"] == 7
+
+
+def test_many_parameters(tracked):
+    params = {f"p{i}": str(i) for i in range(250)}
+    tracker = Tracker(params, {})
+    tracker.log(row(1))
+    tracker.close()
+    assert tracked.get_run(tracker.run_id).data.params == params
+
+
+def test_a_failing_store_warns_and_training_goes_on(tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////proc/nowhere/mlflow.db")
+    monkeypatch.setenv("MLFLOW_SQLALCHEMYSTORE_POOLCLASS", "NullPool")
+    trainer = make()
+    with caplog.at_level(logging.WARNING, logger="rlstack.tracking"):
+        stats = trainer.run(stop_conditions=after(3))
+    assert stats["algorithm/steps"] == 3
+    assert trainer.tracker.error is not None
+    assert "3 updates could not be sent to MLflow" in caplog.text
+
+
+def test_outages_lose_nothing(tracked, monkeypatch, caplog):
+    monkeypatch.setattr(tracking, "_INTERVAL", 0.01)
+    monkeypatch.setattr(tracking, "_SHARE", 10.0)
+    monkeypatch.setattr(tracking, "_RETRY", 0.01)
+    failures = iter([True, False, True, True, False, False])
+    send = Tracker._send
+
+    def unreliable(self, *, everything):
+        if next(failures, False):
+            raise ConnectionError("refused")
+        send(self, everything=everything)
+
+    monkeypatch.setattr(Tracker, "_send", unreliable)
+    trainer = make()
+    trainer.run(stop_conditions=after(30))
+    assert trainer.tracker.error is None
+    assert len(tracked.get_metric_history(trainer.tracker.run_id, "returns/mean")) == 30
+
+
+SCRIPT = """
+from rlstack import Trainer
+from rlstack.env import DiscreteDummyEnv
+trainer = Trainer(DiscreteDummyEnv, algorithm_config={"num_envs": 4, "horizon": 4})
+for _ in range(3):
+    trainer.step()
+"""
+
+
+@pytest.mark.parametrize("where", ["setting", "working directory"])
+def test_a_script_that_just_ends_is_tracked_to_its_end(where, tmp_path, mlflow_uri, monkeypatch):
+    uri = mlflow_uri
+    if where == "setting":
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    else:
+        monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        uri = f"sqlite:///{tmp_path}/mlflow.db"
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", f"script {where}")
+    done = subprocess.run([sys.executable, "-c", SCRIPT], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    client = mlflow.MlflowClient(uri)
+    [run] = client.search_runs([client.get_experiment_by_name(f"script {where}").experiment_id])
+    assert run.data.metrics["algorithm/steps"] == 3
+    assert run.info.status == "FINISHED"
