@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from typing import Any, TypeAlias
 
 import torch
@@ -136,7 +137,7 @@ def checked_step(env: Any, num_envs: int, action: Batch, step: int) -> tuple[Bat
         ) from None
     _check_obs(env, obs, num_envs, f"step (step {step} of the horizon)")
     floating = isinstance(rewards, Tensor) and rewards.is_floating_point()
-    spec = specs.Unbounded((1,), dtype=rewards.dtype if floating else torch.get_default_dtype())
+    spec = _reward_spec(rewards.dtype if floating else torch.get_default_dtype())
     if problem := specs.mismatch(rewards, spec, num_envs, REWARDS):
         raise EnvError(f"{name}.step (step {step} of the horizon): {problem}")
     return obs, rewards
@@ -145,6 +146,11 @@ def checked_step(env: Any, num_envs: int, action: Batch, step: int) -> tuple[Bat
 def _check_obs(env: Any, obs: Batch, num_envs: int, where: str) -> None:
     if problem := specs.mismatch(obs, env.observation_spec, num_envs, OBS):
         raise EnvError(f"{type(env).__name__}.{where}: {problem}")
+
+
+@cache
+def _reward_spec(dtype: torch.dtype) -> specs.TensorSpec:
+    return specs.Unbounded((1,), dtype=dtype)
 
 
 @contextmanager
