@@ -94,7 +94,7 @@ def test_usage_errors_are_short_and_exit_with_2(arguments, message, tmp_path, mo
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(("option", "code"), [("env_config.lenght=1", 3), ("env_config.length=0.0", 4)])
+@pytest.mark.parametrize(("option", "code"), [("env_config.lenth_=1", 3), ("env_config.length=0.0", 4)])
 def test_faults_of_environments_have_exit_codes(option, code, tracked, tmp_path):
     result = CliRunner().invoke(main, ["train", "cartpole", *TINY, option])
     assert result.exit_code == code, result.output
