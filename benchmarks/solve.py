@@ -8,14 +8,10 @@ file that leaves, and acts deterministically in 100 episodes with the seeds 0 â€
 """
 
 import argparse
-import datetime
-import os
-import platform
 import subprocess
 import sys
 import tempfile
 import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +19,7 @@ import gymnasium as gym
 import numpy as np
 import torch
 
+import report
 from rlstack import Policy
 
 EPISODES = 100
@@ -91,22 +88,10 @@ def main() -> int:
             )
             print(lines[-1], flush=True)
     if args.write:
-        write(lines)
+        note = "Wall time is that of the whole process, imports and MLflow's new database included."
+        title = "Recipes, judged in Gymnasium's own environments"
+        report.write("solve", title, "python benchmarks/solve.py --write", note, lines, "gymnasium")
     return 0 if all_met else 1
-
-
-def write(lines: list[str]) -> None:
-    today = datetime.date.today().isoformat()
-    head = [
-        "# Recipes, judged in Gymnasium's own environments",
-        "",
-        f"`python benchmarks/solve.py`, {today}, {os.cpu_count()} cores ({platform.machine()}), "
-        f"torch {version('torch')}, gymnasium {version('gymnasium')}, rlstack {version('rlstack')}.",
-        "Wall time is that of the whole process, imports and MLflow's new database included.",
-        "",
-    ]
-    path = Path(__file__).parent / "results" / f"solve-{today}.md"
-    path.write_text("\n".join([*head, *lines, ""]))
 
 
 if __name__ == "__main__":

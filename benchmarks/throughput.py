@@ -10,10 +10,8 @@ are taken pair by pair. `--write` puts the result under `benchmarks/results`.
 """
 
 import argparse
-import datetime
 import json
 import os
-import platform
 import resource
 import statistics
 import subprocess
@@ -22,14 +20,18 @@ import time
 from pathlib import Path
 from typing import Any
 
+import report
+
 ROOT = Path(__file__).parent.parent
 RL8 = ROOT / ".bench" / "rl8"
 TRANSITIONS = 8192 * 32
-LINES: dict[str, dict[str, Any]] = {
-    "full": {"title": "full batch", "config": {}},
-    "minibatch": {"title": "minibatch 8192", "config": {"sgd_minibatch_size": 8192}},
-    "amp": {"title": "full batch, enable_amp", "config": {"enable_amp": True}},
+LINES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+    "full": ("full batch", {}, {}),
+    "minibatch": ("minibatch 8192", {"sgd_minibatch_size": 8192}, {"sgd_minibatch_size": 8192}),
+    # rl8 has no 16-bit precision on a CPU: ours beside its float32.
+    "amp": ("full batch, ours with enable_amp", {"enable_amp": True}, {}),
 }
+"""Title, our hyperparameters and rl8's."""
 
 
 def contest(library: str, config: dict[str, Any]) -> dict[str, float]:
@@ -99,15 +101,15 @@ def middle(values: list[float], scale: float = 1.0, digits: int = 0) -> str:
 
 def measure(name: str, pairs: int) -> tuple[str, list[dict[str, Any]]]:
     """Return the table's line and the raw measurements."""
-    config = LINES[name]["config"]
+    title, our_config, their_config = LINES[name]
     raw = []
     for _ in range(pairs):
-        raw.append({"rlstack": run("rlstack", config), "rl8": run("rl8", config)})
+        raw.append({"rlstack": run("rlstack", our_config), "rl8": run("rl8", their_config)})
         print(name, json.dumps(raw[-1]), file=sys.stderr, flush=True)
     ours, theirs = ([pair[library] for pair in raw] for library in ("rlstack", "rl8"))
     ratios = [pair["rlstack"]["rate"] / pair["rl8"]["rate"] for pair in raw]
     cells = [
-        LINES[name]["title"],
+        title,
         middle([result["rate"] for result in ours]),
         middle([result["rate"] for result in theirs]),
         middle(ratios, digits=2),
@@ -140,25 +142,14 @@ def main() -> None:
         lines.append(line)
         print(line, flush=True)
     if args.write:
-        write(lines, raw)
-
-
-def write(lines: list[str], raw: dict[str, Any]) -> None:
-    from importlib.metadata import version
-
-    today = datetime.date.today().isoformat()
-    machine = f"{os.cpu_count()} cores ({platform.machine()}), torch {version('torch')}"
-    head = [
-        "# The default work beside rl8",
-        "",
-        f"`python benchmarks/throughput.py --write`, {today}, {machine}, rlstack {version('rlstack')}.",
-        "Medians with minimum and maximum; MiB are the peak above the imports. The machine is shared: rates",
-        "drift, ratios of alternating runs are what holds.",
-        "",
-    ]
-    path = Path(__file__).parent / "results" / f"throughput-{today}"
-    path.with_suffix(".md").write_text("\n".join([*head, *lines, ""]))
-    path.with_suffix(".json").write_text(json.dumps({"machine": machine, "raw": raw}, indent=1) + "\n")
+        note = (
+            "Medians with minimum and maximum; MiB are the peak above the imports. The machine is shared:\n"
+        )
+        note += "rates drift, ratios of alternating runs are what holds."
+        command = "python benchmarks/throughput.py --write"
+        path = report.write("throughput", "The default work beside rl8", command, note, lines)
+        raw_path = path.with_suffix(".json")
+        raw_path.write_text(json.dumps({"machine": report.machine(), "raw": raw}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -560,3 +560,13 @@ def test_one_seed_one_result_in_two_processes(algorithm_cls):
 def test_other_seeds_other_results():
     one, two = (Algorithm(DiscreteDummyEnv, **{**BASE, "seed": seed}) for seed in (0, 1))
     assert not torch.equal(parameters(one), parameters(two))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+@pytest.mark.parametrize(
+    ("device", "message"),
+    [("cuda", "torch finds no CUDA device here"), ("gpu", "expected auto, cpu or cuda")],
+)
+def test_devices_that_are_not_there(device, message):
+    with pytest.raises(HparamsError, match=message):
+        Algorithm(DiscreteDummyEnv, **{**BASE, "device": device})

@@ -77,3 +77,8 @@ def test_times_out():
 def test_patience_must_be_positive():
     with pytest.raises(ValueError, match="patience is 0"):
         Plateaus("x", patience=0)
+
+
+def test_groups_take_conditions_only():
+    with pytest.raises(TypeError, match="derive it from Condition"):
+        Or(lambda stats: True)

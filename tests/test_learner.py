@@ -193,7 +193,9 @@ def test_nothing_that_is_not_finite_reaches_the_parameters(fault, on_device, opt
     sound = make(99, 2)
     sound.step()
     poisoned = make(2, 4)
-    with pytest.raises(NonFiniteError, match=f"the {fault} is NaN or infinite in optimizer step 2"):
+    with pytest.raises(
+        NonFiniteError, match=f"the {fault} is NaN or infinite in optimizer step 2 of update 1"
+    ):
         poisoned.step()
     # Two steps were sound and made; the third and fourth were not.
     assert torch.equal(parameters(poisoned), parameters(sound))

@@ -181,13 +181,13 @@ def test_errors_of_the_environment_come_through():
 
 ENDLESS = """
 from rlstack import Trainer
+from rlstack.conditions import Condition
 from rlstack.env import DiscreteDummyEnv
 trainer = Trainer(DiscreteDummyEnv, algorithm_config={"num_envs": 4, "horizon": 4})
-class Says:
+class Says(Condition):
     def __call__(self, stats):
         print("update", flush=True)
         return False
-    def reset(self): pass
 stats = trainer.run(stop_conditions=[Says()])
 print("ended with", stats["algorithm/steps"], trainer.interrupted)
 """

@@ -15,10 +15,10 @@ from . import data, ppo
 from .buffer import Sequences, minibatches
 from .collector import Collector
 from .data import Config, Stats
-from .engine import default_block_size, precision_scope
+from .engine import default_block_size, precision_scope, resolve_device
 from .env.base import EnvFactory, make_env
 from .hparams import Hparams, HparamsError, RecurrentHparams, check_options, flatten
-from .learner import Learner
+from .learner import Learner, StepRecord
 from .moments import RunningMoments
 from .policies import Policy, RecurrentPolicy
 from .policy_check import check_policy
@@ -33,8 +33,7 @@ class _PPO(ABC):
 
     def __init__(self, env_cls: EnvFactory, /, **hyperparameters: Any) -> None:
         hparams = self.hparams_cls.parse(hyperparameters)
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.device = torch.device(device if hparams.device == "auto" else hparams.device)
+        self.device = resolve_device(hparams.device)
         if hparams.seed is not None:
             torch.manual_seed(hparams.seed)
         self.env_cls = env_cls
@@ -169,12 +168,10 @@ class _PPO(ABC):
             horizons_per_env_reset=resets,
             grad_block_size=hparams.grad_block_size or default_block_size(self.device),
         )
-        if isinstance(resolved, RecurrentHparams) and horizon % resolved.seq_len:
+        seq_len = resolved.sequence_length
+        if horizon % seq_len:
             cap = f" (capped by {type(self.env).__name__}.max_horizon)" if horizon != hparams.horizon else ""
-            raise HparamsError(
-                f"seq_len is {resolved.seq_len}, expected a divisor of the horizon {horizon}{cap}"
-            )
-        seq_len = resolved.seq_len if isinstance(resolved, RecurrentHparams) else 1
+            raise HparamsError(f"seq_len is {seq_len}, expected a divisor of the horizon {horizon}{cap}")
         resolved.minibatch_size(resolved.num_envs * horizon // seq_len)
         return resolved
 
@@ -234,9 +231,9 @@ class _PPO(ABC):
         records = self.learner.records()
         packed = torch.cat([records.flatten(), explained_variance.view(1).to(records.dtype)])
         *flat, explained = packed.tolist()
-        width = records.shape[1]
+        width = len(StepRecord._fields)
         rows = [flat[i : i + width] for i in range(0, len(flat), width)]
-        return [*self.learner.summarize(rows), explained]
+        return [*self.learner.summarize([StepRecord(*row) for row in rows]), explained]
 
 
 @final

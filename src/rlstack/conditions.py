@@ -26,6 +26,9 @@ class _Group(Condition):
     """Conditions that are asked together; every one sees every update."""
 
     def __init__(self, *conditions: Condition) -> None:
+        for condition in conditions:
+            if not isinstance(condition, Condition):
+                raise TypeError(f"{condition!r} is not a stop condition: derive it from Condition")
         self.conditions = conditions
 
     def reset(self) -> None:

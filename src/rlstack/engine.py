@@ -1,4 +1,4 @@
-"""How the device computes: precision, and how much at a time."""
+"""Where and how to compute: the device, its precision, and how much at a time."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -6,10 +6,28 @@ from typing import Any, TypeAlias
 
 import torch
 
-from .hparams import Hparams
+from .data import Device
+from .hparams import Hparams, HparamsError
 
 Scope: TypeAlias = Callable[[], AbstractContextManager[Any]]
 """Makes the context in which the policy's model runs."""
+
+
+def resolve_device(device: Device) -> torch.device:
+    """Return the device that a hyperparameter names; `auto` is CUDA if there is one, else the CPU.
+
+    Raises:
+        HparamsError: If there is no such device.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        resolved = torch.device(device)
+    except RuntimeError as error:
+        raise HparamsError(f"device is {device!r}, expected auto, cpu or cuda: {error}") from None
+    if resolved.type == "cuda" and not torch.cuda.is_available():
+        raise HparamsError(f"device is {str(device)!r}, but torch finds no CUDA device here: use auto or cpu")
+    return resolved
 
 
 def precision_scope(hparams: Hparams, device: torch.device) -> Scope:
@@ -22,7 +40,7 @@ def precision_scope(hparams: Hparams, device: torch.device) -> Scope:
 
 
 def amp_dtype(device: torch.device) -> torch.dtype:
-    """Return bfloat16 where the device computes with it, else float16."""
+    """Return float16 for a GPU that only emulates bfloat16, else bfloat16."""
     if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
         return torch.float16
     return torch.bfloat16

@@ -5,6 +5,7 @@ limit, and whether an earlier step was cancelled. It reaches the host once, with
 """
 
 import inspect
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,11 +15,32 @@ from .data import NonFiniteError
 from .engine import Scope, amp_dtype, default_block_size
 from .hparams import Hparams, HparamsError, check_options
 from .policies import Policy, RecurrentPolicy
-from .ppo import ppo_loss
+from .ppo import PPOLoss, ppo_loss
 from .specs import num_rows
 
 _MAX_SKIPPED_STEPS = 10
 """Optimizer steps that float16's gradient scaler may skip in a row while it looks for a scale."""
+
+
+class StepRecord(NamedTuple):
+    """What is known of one optimizer step; the fields of `PPOLoss` come first."""
+
+    total: float
+    policy: float
+    vf: float
+    entropy: float
+    kl_div: float
+    clip_fraction: float
+    grad_norm: float
+    """Before clipping."""
+    tried: float
+    """1 if no earlier step of the update was the last one, else 0."""
+    loss_ok: float
+    """1 if the loss is finite, else 0."""
+    grad_ok: float
+    """1 if the gradient is finite, else 0."""
+    made: float
+    """1 if the parameters were changed, else 0."""
 
 
 class Learner:
@@ -39,9 +61,8 @@ class Learner:
         scope: Scope,
     ) -> None:
         self.policy, self.hparams, self.scope = policy, hparams, scope
-        self.block_size = max(
-            1, (hparams.grad_block_size or default_block_size(device)) // hparams.sequence_length
-        )
+        rows = hparams.grad_block_size or default_block_size(device)
+        self.block_size = max(1, rows // hparams.sequence_length)
         """Sequences computed at a time."""
         if hparams.accumulate_grads and hparams.sgd_minibatch_size:
             self.block_size = min(self.block_size, hparams.sgd_minibatch_size)
@@ -52,6 +73,9 @@ class Learner:
         scaled = hparams.enable_amp and amp_dtype(device) == torch.float16
         self.scaler = torch.amp.GradScaler(device.type) if scaled else None
         self.skipped_steps = 0
+        """How many steps in a row the scaler has skipped."""
+        self.updates = 0
+        """How many updates have begun."""
         self._on_cpu = device.type == "cpu"
         self._records: list[Tensor] = []
         self._alive = torch.ones((), dtype=torch.bool, device=device)
@@ -61,6 +85,7 @@ class Learner:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.entropy_coeff = entropy_coeff
+        self.updates += 1
         self._records.clear()
         self._alive.fill_(True)
 
@@ -73,11 +98,10 @@ class Learner:
         """Make one optimizer step from the sequences with these numbers, block by block."""
         total = index.stop - index.start if isinstance(index, slice) else len(index)
         self.optimizer.zero_grad(set_to_none=True)
-        losses: Tensor | None = None
+        losses = torch.zeros(len(PPOLoss._fields), device=self._alive.device)
         for block in blocks(index, self.block_size):
             loss, share = self._backward(sequences, block, total)
-            losses = share * loss if losses is None else losses.add_(loss, alpha=share)
-        assert losses is not None
+            losses.add_(loss, alpha=share)
         self._apply(losses)
 
     def _backward(self, sequences: Sequences, block: slice | Tensor, total: int) -> tuple[Tensor, float]:
@@ -113,12 +137,13 @@ class Learner:
         grad_norm = torch.nn.utils.get_total_norm(gradients)
         if self.hparams.max_grad_norm is not None:
             torch.nn.utils.clip_grads_with_norm_(self.parameters, self.hparams.max_grad_norm, grad_norm)
-        loss_ok, grad_ok = losses[0].isfinite(), grad_norm.isfinite()
+        pending = PPOLoss(*losses)
+        loss_ok, grad_ok = pending.total.isfinite(), grad_norm.isfinite()
         kl_ok = torch.ones_like(loss_ok)
         if self.hparams.target_kl_div is not None:
-            kl_ok = losses[4] <= 1.5 * self.hparams.target_kl_div
-        before = self._alive.clone()
-        go = before & loss_ok & grad_ok & kl_ok
+            kl_ok = pending.kl_div <= 1.5 * self.hparams.target_kl_div
+        tried = self._alive.clone()
+        go = tried & loss_ok & grad_ok & kl_ok
         if self.gated:
             self.optimizer.found_inf = (~go).to(torch.float32)  # type: ignore[attr-defined]
             self.optimizer.step()
@@ -127,37 +152,38 @@ class Learner:
         if self.scaler is not None:
             self.scaler.update()
         # A step that the scaler skips is tried again with a smaller scale; the rest of the update goes on.
-        self._alive.copy_(before & loss_ok & kl_ok if self.scaler is not None else go)
-        flags = torch.stack([before, loss_ok, grad_ok, go]).to(losses.dtype)
-        self._records.append(torch.cat([losses, grad_norm.view(1).to(losses.dtype), flags]))
+        self._alive.copy_(tried & loss_ok & kl_ok if self.scaler is not None else go)
+        rest = torch.stack([grad_norm, *(flag.to(grad_norm.dtype) for flag in (tried, loss_ok, grad_ok, go))])
+        self._records.append(torch.cat([losses, rest.to(losses.dtype)]))
 
     def records(self) -> Tensor:
-        """Return a row per optimizer step for `summarize`: losses, gradient norm, flags; [steps, 11]."""
+        """Return a `StepRecord` for each optimizer step of the update, on the device: [steps, 11]."""
         return torch.stack(self._records)
 
-    def summarize(self, records: list[list[float]]) -> list[float]:
+    def summarize(self, records: list[StepRecord]) -> list[float]:
         """Return the mean losses and gradient norm of the steps that were tried, [7].
 
         Args:
-            records: The rows of `records`, on the host.
+            records: Those of `records`, on the host.
 
         Raises:
             NonFiniteError: If a loss or a gradient was not finite; that step was not made, nor any after it.
         """
-        tried = [row for row in records if row[7]]
-        for number, (*_, loss_ok, grad_ok, _) in enumerate(tried):
-            self.skipped_steps = 0 if grad_ok else self.skipped_steps + 1
+        tried = [record for record in records if record.tried]
+        for number, record in enumerate(tried):
+            self.skipped_steps = 0 if record.grad_ok else self.skipped_steps + 1
             fatal = self.scaler is None or self.skipped_steps > _MAX_SKIPPED_STEPS
-            what = None if loss_ok else "the loss"
-            if what is None and not grad_ok and fatal:
-                what = "the gradient"
-            if what:
+            what = "the loss" if not record.loss_ok else "the gradient"
+            if not record.loss_ok or (not record.grad_ok and fatal):
                 raise NonFiniteError(
-                    f"{what} is NaN or infinite in optimizer step {number}; the parameters are as they were "
-                    "before it: lower the learning rate, or look for a division by zero in the model"
+                    f"{what} is NaN or infinite in optimizer step {number} of update {self.updates}; the "
+                    "parameters are as they were before it: lower the learning rate, or look for a division "
+                    "by zero in the model"
                 )
-        finite = [row for row in tried if row[9]] or tried
-        return [sum(row[i] for row in finite) / len(finite) for i in range(7)]
+        sound = [record for record in tried if record.grad_ok] or tried
+        return [
+            sum(column) / len(sound) for column in list(zip(*sound, strict=True))[: len(PPOLoss._fields) + 1]
+        ]
 
 
 def _make_optimizer(hparams: Hparams, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:

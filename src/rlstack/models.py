@@ -35,8 +35,9 @@ class _Network(nn.Module, ABC):
         self, observation_spec: specs.TensorSpec, action_spec: specs.TensorSpec, /, **config: Any
     ) -> None:
         super().__init__()
-        self.observation_spec = observation_spec
-        self.action_spec = action_spec
+        # On the CPU: reading a number of choices from a spec on a GPU would wait for the GPU.
+        self.observation_spec = observation_spec.to("cpu")
+        self.action_spec = action_spec.to("cpu")
         self.config = config
 
 

@@ -77,6 +77,24 @@ def _mean_last_distance(obs: "Tensor", rewards: "Tensor") -> float:
     return -float(obs[-1].abs().mean())
 
 
+def _dummy(env: str) -> Recipe:
+    bounds = {"bounds": 20.0}
+    return Recipe(
+        env=env,
+        hyperparameters={
+            "env_config": bounds,
+            "num_envs": 1024,
+            "sgd_minibatch_size": 4096,
+            "model_config": {"hiddens": [64, 64]},
+        },
+        goal="64 points are within 1 of the origin after 32 steps, on average",
+        judge=_mean_last_distance,
+        target=-1.0,
+        eval_config=bounds,
+        eval_steps=32,
+    )
+
+
 RECIPES: Mapping[str, Recipe] = {
     "cartpole": Recipe(
         env="CartPole",
@@ -125,35 +143,7 @@ RECIPES: Mapping[str, Recipe] = {
         eval_config={"start_theta_dot": 1.0},
         eval_steps=200,
     ),
-    "discrete-dummy": Recipe(
-        env="DiscreteDummyEnv",
-        hyperparameters={
-            "num_envs": 1024,
-            "horizon": 32,
-            "env_config": {"bounds": 20.0},
-            "sgd_minibatch_size": 4096,
-            "model_config": {"hiddens": [64, 64]},
-        },
-        goal="64 points end within 1 of the origin, on average",
-        judge=_mean_last_distance,
-        target=-1.0,
-        eval_config={"bounds": 20.0},
-        eval_steps=32,
-    ),
-    "continuous-dummy": Recipe(
-        env="ContinuousDummyEnv",
-        hyperparameters={
-            "num_envs": 1024,
-            "horizon": 32,
-            "env_config": {"bounds": 20.0},
-            "sgd_minibatch_size": 4096,
-            "model_config": {"hiddens": [64, 64]},
-        },
-        goal="64 points end within 1 of the origin, on average",
-        judge=_mean_last_distance,
-        target=-1.0,
-        eval_config={"bounds": 20.0},
-        eval_steps=32,
-    ),
+    "discrete-dummy": _dummy("DiscreteDummyEnv"),
+    "continuous-dummy": _dummy("ContinuousDummyEnv"),
 }
 """The built-in names."""

@@ -190,7 +190,12 @@ def _import_env(name: str) -> EnvFactory:
         raise HparamsError(f"{name}: there is no module {error.name}") from None
     if not hasattr(module, attribute):
         raise HparamsError(f"{name}: {module_name} has no {attribute}{did_you_mean(attribute, vars(module))}")
-    return getattr(module, attribute)
+    env_cls = getattr(module, attribute)
+    if not callable(env_cls):
+        raise HparamsError(
+            f"{name} is a {type(env_cls).__name__}, expected an Env class or a function like it"
+        )
+    return env_cls
 
 
 def _make_run_dir(name: str) -> Path:

@@ -14,7 +14,7 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from ..data import OBS, REWARDS, Config, Device
-from ..specs import Bounded, Categorical, Unbounded
+from ..specs import Bounded, Categorical, TensorSpec, Unbounded
 from .base import Env, resolve_config
 
 
@@ -25,6 +25,10 @@ class _Classic(Env):
     """Options and their default values."""
     starts: ClassVar[tuple[str, ...]]
     """For each number of the state, the option with its start range ±."""
+    num_observations: ClassVar[int]
+    """How many numbers an observation has."""
+    num_choices: ClassVar[int]
+    """How many actions there are to choose from."""
 
     state: Tensor
     """[B, S]. The state of each system; assign to it to go on from another one."""
@@ -33,6 +37,8 @@ class _Classic(Env):
         super().__init__(num_envs, config=config, device=device)
         self.config = resolve_config(self.defaults, config, type(self).__name__)
         self._dtype = torch.get_default_dtype()
+        self.observation_spec = Unbounded((self.num_observations,), dtype=self._dtype, device=self.device)
+        self.action_spec = self._make_action_spec()
         self.state = self._starts()
 
     def reset(self, *, config: Config | None = None) -> Tensor:
@@ -49,6 +55,9 @@ class _Classic(Env):
     @abstractmethod
     def _advance(self, action: Tensor) -> Tensor:
         """Advance `state` by one time step under actions [B, 1] and return the rewards, [B, 1]."""
+
+    def _make_action_spec(self) -> TensorSpec:
+        return Categorical(self.num_choices, shape=(1,), device=self.device)
 
     def _obs(self) -> Tensor:
         return self.state
@@ -75,6 +84,7 @@ class CartPole(_Classic):
         device: Where to simulate.
     """
 
+    num_observations, num_choices = 4, 2
     defaults: ClassVar[dict[str, float]] = {
         "gravity": 9.8,
         "masscart": 1.0,
@@ -90,11 +100,6 @@ class CartPole(_Classic):
         "start_theta_dot": 1.0,
     }
     starts = ("start_x", "start_x_dot", "start_theta", "start_theta_dot")
-
-    def __init__(self, num_envs: int, /, *, config: Config | None = None, device: Device = "cpu") -> None:
-        super().__init__(num_envs, config=config, device=device)
-        self.observation_spec = Unbounded((4,), dtype=self._dtype, device=self.device)
-        self.action_spec = Categorical(2, shape=(1,), device=self.device)
 
     def _advance(self, action: Tensor) -> Tensor:
         c = self.config
@@ -130,6 +135,7 @@ class MountainCar(_Classic):
         device: Where to simulate.
     """
 
+    num_observations, num_choices = 2, 3
     defaults: ClassVar[dict[str, float]] = {
         "force": 0.001,
         "gravity": 0.0025,
@@ -141,11 +147,6 @@ class MountainCar(_Classic):
         "start_velocity": 0.07,
     }
     starts = ("start_position", "start_velocity")
-
-    def __init__(self, num_envs: int, /, *, config: Config | None = None, device: Device = "cpu") -> None:
-        super().__init__(num_envs, config=config, device=device)
-        self.observation_spec = Unbounded((2,), dtype=self._dtype, device=self.device)
-        self.action_spec = Categorical(3, shape=(1,), device=self.device)
 
     def _advance(self, action: Tensor) -> Tensor:
         c = self.config
@@ -178,6 +179,7 @@ class Pendulum(_Classic):
         device: Where to simulate.
     """
 
+    num_observations = 3
     defaults: ClassVar[dict[str, float]] = {
         "g": 10.0,
         "m": 1.0,
@@ -190,11 +192,9 @@ class Pendulum(_Classic):
     }
     starts = ("start_theta", "start_theta_dot")
 
-    def __init__(self, num_envs: int, /, *, config: Config | None = None, device: Device = "cpu") -> None:
-        super().__init__(num_envs, config=config, device=device)
+    def _make_action_spec(self) -> TensorSpec:
         limit = self.config["max_torque"]
-        self.observation_spec = Unbounded((3,), dtype=self._dtype, device=self.device)
-        self.action_spec = Bounded(-limit, limit, (1,), dtype=self._dtype, device=self.device)
+        return Bounded(-limit, limit, (1,), dtype=self._dtype, device=self.device)
 
     def _advance(self, action: Tensor) -> Tensor:
         c = self.config

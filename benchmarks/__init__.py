@@ -1,1 +1,0 @@
-"""Runnable measurements; dated results are in `results`."""

@@ -1,0 +1,17 @@
+"""Every example in a docstring runs."""
+
+import doctest
+from importlib import import_module
+
+import pytest
+
+from .test_layers import ORDER
+
+EXAMPLES = {"schedulers": 2, "algorithm": 7}
+
+
+@pytest.mark.parametrize("module", [name for name in ORDER if name != "__main__"])
+def test_examples_in_docstrings(module):
+    results = doctest.testmod(import_module(f"rlstack.{module}"))
+    assert results.failed == 0
+    assert results.attempted == EXAMPLES.get(module, 0)
