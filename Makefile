@@ -4,13 +4,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: train test test-gpu lint format solve bench clean
+.PHONY: train test test-slow test-gpu lint format solve bench clean
 
 train: $(STAMP)  ## train CartPole until it is solved
 	$(BIN)/rlstack train cartpole --seed 0
 
 test: $(STAMP)  ## the whole test suite, in a few minutes on two cores
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not slow and not gpu"
+
+test-slow: $(STAMP)  ## the documented uses at their default sizes, about ten minutes
+	$(BIN)/python -m pytest -q -m slow
 
 test-gpu: $(STAMP)  ## the tests that need a CUDA device
 	$(BIN)/python -m pytest -q -m gpu

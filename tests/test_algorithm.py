@@ -127,6 +127,17 @@ class TestResets:
         resets = [algorithm.collect(env_config=config)["env/resets"] > 0 for config in configs]
         assert resets == [True, True, False, False, True, True, False, True]
 
+    def test_the_config_it_was_made_with_is_not_new(self, algorithm_cls):
+        algorithm = algorithm_cls(Counter, **BASE, env_config={"a": 1}, horizons_per_env_reset=-1)
+        configs = [None, {"a": 1}, {"a": 2}]
+        assert [algorithm.collect(env_config=config)["env/resets"] for config in configs] == [8, 0, 8]
+
+    def test_a_config_that_failed_is_not_kept(self, algorithm_cls):
+        algorithm = algorithm_cls(DiscreteDummyEnv, **BASE)
+        with pytest.raises(EnvError, match="did you mean bounds"):
+            algorithm.collect(env_config={"bunds": 5})
+        assert update(algorithm)["env/resets"] == 8
+
     def test_scheduled_resets_wait_for_their_time(self, algorithm_cls):
         algorithm = algorithm_cls(Counter, **BASE, horizons_per_env_reset=2)
         algorithm.collect()
@@ -496,12 +507,40 @@ class TestCustom:
             ({"model_config": {"activation_fn": "rely"}}, "did you mean relu"),
             ({"model_cls": Stateless}, "expected a Model"),
             ({"sgd_minibatch_size": 7}, "the nearest: 4 and 8"),
+            ({"model_config": {"hiddens": 64}}, "model_config.hiddens is 64, expected at least one positive"),
+            ({"model_config": {"hiddens": ["a"]}}, "expected at least one positive"),
+            ({"optimizer_cls": torch.optim.LBFGS}, "LBFGS, which needs a closure"),
+            ({"optimizer_cls": dict}, "expected a class of torch.optim"),
+            ({"seed": 2**70}, "seed is"),
             ({"env_config": {"bound": 3}}, "env_config.bound is not an option of DiscreteDummyEnv"),
         ],
     )
     def test_bad_options(self, values, message):
         with pytest.raises(ValueError, match=message):
-            Algorithm(DiscreteDummyEnv, **BASE, **values)
+            Algorithm(DiscreteDummyEnv, **{**BASE, **values})
+
+    @pytest.mark.parametrize(("observations", "actions"), [(4, 2), (1, 5)])
+    def test_models_for_another_environment_are_refused(self, observations, actions):
+        model = DiscreteMLP(specs.Unbounded((observations,)), specs.Categorical(actions, shape=(1,)))
+        with pytest.raises(HparamsError, match="_spec of the model is"):
+            Algorithm(DiscreteDummyEnv, **BASE, model=model)
+
+    @pytest.mark.parametrize("factory", ["cartpole", DiscreteDummyEnv(2), Env, lambda num_envs: None])
+    def test_what_makes_no_environment(self, factory):
+        with pytest.raises(EnvError):
+            Algorithm(factory, **BASE)
+
+    def test_models_that_raise_are_named(self):
+        class Raises(DiscreteMLP.__mro__[1]):
+            head_cls = DiscreteMLP.head_cls
+
+            def forward(self, obs):
+                return obs @ torch.zeros(7, 7)
+
+        with pytest.raises(
+            HparamsError, match="the model or distribution raised RuntimeError: mat1 and mat2"
+        ):
+            Algorithm(DiscreteDummyEnv, **BASE, model_cls=Raises)
 
 
 def test_deterministic_collects_take_the_likeliest_action():
@@ -517,6 +556,7 @@ def test_params_name_what_is_in_use():
     assert params["model_cls"] == "rlstack.models.ContinuousMLP"
     assert params["model_config.activation_fn"] == "relu"
     assert params["distribution_cls"] == "rlstack.distributions.SquashedNormal"
+    assert params["optimizer_config.lr"] == "0.001"
     assert (params["grad_block_size"], params["device"], params["env"]) == ("2048", "cpu", "Pendulum")
     assert params["algorithm"] == "Algorithm"
 

@@ -14,9 +14,9 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from rlstack import Policy
+from rlstack import Algorithm, Policy
 from rlstack.cli import main, parse_assignments
-from rlstack.env import CartPole
+from rlstack.env import CartPole, DiscreteDummyEnv
 from rlstack.recipes import RECIPES
 from rlstack.session import Limits, _merge
 
@@ -75,6 +75,12 @@ class TestAssignments:
         (["cartpol"], "cartpol is not a built-in environment: did you mean cartpole?"),
         (["nowhere:Env"], "nowhere:Env: there is no module nowhere"),
         (["rlstack.env:CartPol"], "did you mean CartPole?"),
+        ([":Env"], ":Env is not of the form module:Class"),
+        (["rlstack.env:"], "is not of the form module:Class"),
+        (["rlstack.env:__all_"], "rlstack.env:__all_: rlstack.env has no __all_"),
+        (["broken:Env"], "broken:Env: importing it raised ZeroDivisionError"),
+        (["cartpole", "--run-dir", "broken.py/out"], "the run directory can't be used"),
+        (["cartpole", "horizon={[1]:2}"], "horizon is '{[1]:2}', expected an integer"),
         (["cartpole", "horzon=3"], "horzon is not a hyperparameter: did you mean horizon?"),
         (["cartpole", "horizon=x"], "horizon is 'x', expected an integer"),
         (["cartpole", "horizon=64", "sgd_minibatch_size=7"], "expected a divisor"),
@@ -86,12 +92,13 @@ class TestAssignments:
 )
 def test_usage_errors_are_short_and_exit_with_2(arguments, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "broken.py").write_text("1 / 0")
     result = CliRunner().invoke(main, ["train", *arguments])
-    assert result.exit_code == 2
+    assert result.exit_code == 2, result.output
     assert message in result.output
     assert "Traceback" not in result.output
     assert len(result.stderr.splitlines()) <= 4
-    assert list(tmp_path.iterdir()) == []
+    assert {path.name for path in tmp_path.iterdir()} <= {"broken.py", "__pycache__"}
 
 
 @pytest.mark.parametrize(("option", "code"), [("env_config.lenth_=1", 3), ("env_config.length=0.0", 4)])
@@ -241,8 +248,6 @@ def test_recipes_are_judged(name):
     cls = recipe.env_cls()
     env = cls(1)
 
-    from rlstack import Algorithm
-
     algorithm = Algorithm(
         cls, **{**recipe.hyperparameters, "num_envs": 8, "horizon": 8, "sgd_minibatch_size": None}
     )
@@ -252,6 +257,19 @@ def test_recipes_are_judged(name):
     # Nobody solves it untrained.
     assert score < recipe.target
     assert set(recipe.eval_config) <= set(env.config)
+
+
+def test_recipes_are_judged_on_the_environment_that_was_trained():
+    recipe, made = RECIPES["discrete-dummy"], []
+    policy = Algorithm(recipe.env_cls(), num_envs=2, horizon=2).policy
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            type(recipe),
+            "env_cls",
+            lambda self: lambda n, **kwargs: made.append(kwargs["config"]) or DiscreteDummyEnv(n, **kwargs),
+        )
+        recipe.score(policy, {"bounds": 100.0})
+    assert made == [{"bounds": 100.0}]
 
 
 def test_the_judge_of_cartpole_sees_limits():

@@ -47,15 +47,17 @@ def test_every_condition_of_a_group_sees_every_update():
 
 
 @pytest.mark.parametrize(
-    "condition", [HitsLowerBound("y", 0), HitsUpperBound("y", 0), Plateaus("y"), StopsDecreasing("y")]
+    "condition", [HitsLowerBound("eval/y", 0), HitsUpperBound("eval/y", 0), Plateaus("eval/y")]
 )
-def test_a_missing_statistic_changes_nothing(condition):
+def test_a_missing_evaluation_changes_nothing(condition):
     assert trace(condition, [1.0] * 10) == [False] * 10
 
 
 def test_a_streak_survives_updates_without_the_statistic():
-    condition = StopsIncreasing("x", patience=2)
-    assert [condition(stats) for stats in ({"x": 1}, {}, {"x": 1}, {}, {"x": 1})] == [False] * 4 + [True]
+    condition = StopsIncreasing("eval/x", patience=2)
+    assert [condition(stats) for stats in ({"eval/x": 1}, {}, {"eval/x": 1}, {}, {"eval/x": 1})] == [
+        False, False, False, False, True,
+    ]  # fmt: skip
 
 
 def test_reset_forgets():
@@ -82,3 +84,9 @@ def test_patience_must_be_positive():
 def test_groups_take_conditions_only():
     with pytest.raises(TypeError, match="derive it from Condition"):
         Or(lambda stats: True)
+
+
+@pytest.mark.parametrize("cls", [Plateaus, StopsDecreasing, lambda key: HitsLowerBound(key, 0)])
+def test_a_mistyped_statistic_is_named(cls):
+    with pytest.raises(ValueError, match="return/mean is not a statistic: did you mean returns/mean"):
+        cls("return/mean")({"returns/mean": 1.0, "returns/std": 2.0})

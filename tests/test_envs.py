@@ -158,6 +158,14 @@ def test_cartpole_reward():
     )
 
 
+def test_pendulums_torque_bounds_the_actions_for_good():
+    env = Pendulum(2, config={"max_torque": 3.0})
+    assert env.action_spec.space.high.item() == 3
+    env.reset(config={"max_torque": 3.0, "g": 9.0})
+    with pytest.raises(EnvError, match=r"max_torque is 3\.0 and can't be changed"):
+        env.reset(config={"max_torque": 4.0})
+
+
 def test_mountain_car_is_highest_at_the_flag():
     env = MountainCar(1000, config={"force": 0.0, "gravity": 0.0, "start_velocity": 0.0})
     obs = env.reset().clone()

@@ -201,6 +201,19 @@ def test_nothing_that_is_not_finite_reaches_the_parameters(fault, on_device, opt
     assert torch.equal(parameters(poisoned), parameters(sound))
 
 
+def test_a_gated_first_step_leaves_momentum_alone():
+    algorithm = Algorithm(
+        DiscreteDummyEnv, **BASE, model_cls=Poisoned, model_config={"fault": "loss"},
+        optimizer_cls=torch.optim.SGD, optimizer_config={"lr": 0.01, "momentum": 0.9},
+    )  # fmt: skip
+    before = parameters(algorithm)
+    with pytest.raises(NonFiniteError):
+        update(algorithm)
+    algorithm.policy.model.config["fault"] = ""
+    update(algorithm)
+    assert (parameters(algorithm) - before).abs().max() < 1
+
+
 def test_blocks_and_collect_share_their_precision():
     algorithm = Algorithm(DiscreteDummyEnv, **BASE, enable_amp=True, num_sgd_iters=1, grad_block_size=12)
     stats = update(algorithm)

@@ -88,7 +88,7 @@ def test_encoder():
     ("make", "message"),
     [
         (lambda: DiscreteMLP(LINE, DISCRETE, activation_fn="rely"), "did you mean relu"),
-        (lambda: DiscreteMLP(LINE, DISCRETE, hiddens=[]), "at least one positive size"),
+        (lambda: DiscreteMLP(LINE, DISCRETE, hiddens=[]), "at least one positive whole number"),
         (lambda: DiscreteMLP(LINE, specs.Unbounded((1,))), "expected Categorical or MultiCategorical"),
         (lambda: ContinuousLSTM(LINE, DISCRETE), "expected floating Unbounded or Bounded"),
     ],

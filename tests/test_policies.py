@@ -7,7 +7,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from rlstack import specs
-from rlstack.distributions import Normal, SquashedNormal
+from rlstack.distributions import Distribution, Normal, SquashedNormal
 from rlstack.models import ContinuousLSTM, ContinuousMLP, DiscreteLSTM, DiscreteMLP, Model
 from rlstack.policies import Policy, RecurrentPolicy
 from rlstack.policy_check import check_policy
@@ -254,7 +254,7 @@ class Faulty(Model):
         ("one result", "Faulty.forward returned .*, expected \\(features, values\\)"),
         ("features", "features of Faulty is a tensor .*, expected a TensorDict"),
         ("values", "values of Faulty is a tensor of shape \\[2\\], expected a tensor of shape \\[2, 1\\]"),
-        ("key", "Categorical misses a feature.*logits.*Faulty returns \\['logit'\\]"),
+        ("key", "Categorical misses a feature.*logits.*let Faulty return it"),
     ],
 )
 def test_faulty_models_are_named(fault, message):
@@ -270,7 +270,89 @@ def test_checking_takes_no_random_numbers():
 
 def test_layers_that_mix_rows_are_refused():
     with pytest.raises(TypeError, match=r"model\.norm is a BatchNorm1d.*use LayerNorm"):
-        Policy(Faulty(LINE, DISCRETE, fault="batchnorm"))
+        check_policy(Policy(Faulty(LINE, DISCRETE, fault="batchnorm")))
+
+
+class Rolls(Distribution):
+    """Samples real numbers, whatever the action spec."""
+
+    def sample(self):
+        return torch.rand(len(self.features), 1)
+
+    deterministic_sample = sample
+
+    def logp(self, samples):
+        return samples * 0.0
+
+    def entropy(self):
+        return torch.zeros(len(self.features), 1)
+
+
+@pytest.mark.parametrize(
+    ("make_policy", "message"),
+    [
+        (lambda: RecurrentPolicy(Dropping(LINE, DISCRETE)), r"model\.lstm is a LSTM that drops out"),
+        (
+            lambda: Policy(Faulty(LINE, DISCRETE), Rolls),
+            "dtype torch.float32, which torch.int64 actions can't",
+        ),
+        (lambda: Policy(ContinuousMLP(LINE, BOUNDED), Rolls), r"shape \[2, 1\], expected \[2, 2\]"),
+        (lambda: Policy(Faulty(LINE, DISCRETE), torch.nn.Linear), "expected a Distribution"),
+        (lambda: Policy(Wide(LINE, DISCRETE)), r"logits has shape \[2, 1, 4\], expected \[N, 1, 3\]"),
+        (lambda: Policy(Bare()), "Bare has no specs: call super"),
+    ],
+)
+def test_more_faults_are_named(make_policy, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        check_policy(make_policy())
+
+
+class Dropping(DiscreteLSTM.__mro__[1]):
+    head_cls = DiscreteLSTM.head_cls
+
+    def __init__(self, observation_spec, action_spec, /):
+        super().__init__(observation_spec, action_spec, hidden_size=4, num_layers=2)
+        self.lstm.dropout = 0.5
+
+
+class Wide(Model):
+    """Has one choice more than the action spec."""
+
+    def __init__(self, observation_spec, action_spec, /):
+        super().__init__(observation_spec, action_spec)
+        self.inner = DiscreteMLP(observation_spec, specs.Categorical(4, shape=(1,)))
+
+    def forward(self, obs):
+        return self.inner(obs)
+
+
+class Bare(Model):
+    def __init__(self):
+        torch.nn.Module.__init__(self)
+
+    def forward(self, obs):
+        return obs
+
+
+def test_states_are_checked():
+    policy = make(recurrent=True)
+    with pytest.raises(ValueError, match=r"state has batch size \[3\], expected \[4\]"):
+        policy.act(torch.zeros(4, 2), policy.initial_state(3))
+    with pytest.raises(ValueError, match=r"state is a torch\.Tensor, expected a TensorDict"):
+        policy.act(torch.zeros(4, 2), torch.zeros(4, 8))
+
+
+def test_bounds_as_wide_as_the_numbers_go():
+    policy = make(action_spec=specs.Bounded(-3e38, 3e38, (1,)))
+    actions = policy.to_env(torch.tensor([[-1.0], [0.0], [1.0]]))
+    assert actions.flatten().tolist() == pytest.approx([-3e38, 0, 3e38])
+
+
+def test_saving_where_there_is_no_place(tmp_path):
+    with pytest.raises(OSError, match="nowhere"):
+        make().save(tmp_path / "nowhere" / "policy.safetensors")
+    with pytest.raises(OSError, match="is a directory"):
+        Policy.load(tmp_path)
 
 
 def test_policies_take_their_kind_of_model_only():

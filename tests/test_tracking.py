@@ -151,6 +151,54 @@ def test_the_last_update_is_always_recorded(tracked):
     assert tracked.get_run(tracker.run_id).data.metrics["env/total_steps"] == 7
 
 
+def test_names_that_mlflow_does_not_allow(tracked):
+    tracker = Tracker({"env_config.mass[kg]": "1"}, {})
+    tracker.log(row(1))
+    tracker.close()
+    assert tracked.get_run(tracker.run_id).data.params == {"env_config.mass_kg_": "1"}
+
+
+def test_refused_parameters_cost_no_metrics(tracked, caplog):
+    with mlflow.start_run() as active, caplog.at_level(logging.WARNING, logger="rlstack.tracking"):
+        for gamma in (0.5, 0.6):
+            make(gamma=gamma).run(stop_conditions=after(2))
+    assert "refuses the parameters" in caplog.text
+    assert len(tracked.get_metric_history(active.info.run_id, "returns/mean")) == 4
+
+
+def test_a_hanging_server_does_not_hold_the_program(tracked, monkeypatch, caplog):
+    go = threading.Event()
+    send = Tracker._send
+    monkeypatch.setattr(
+        Tracker, "_send", lambda self, *, everything: go.wait(30) and send(self, everything=everything)
+    )
+    tracker = Tracker({}, {})
+    tracker.log(row(1))
+    with caplog.at_level(logging.WARNING, logger="rlstack.tracking"):
+        tracker.close(timeout=0.5)
+    assert "longer than" in caplog.text
+    tracker.log(row(2))
+    assert [t.name for t in threading.enumerate()].count("rlstack-mlflow") == 1
+    go.set()
+    tracker._thread.join(30)
+    assert len(tracked.get_metric_history(tracker.run_id, "env/total_steps")) == 2
+
+
+def test_two_processes_make_one_store(tmp_path, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    processes = [
+        subprocess.Popen([sys.executable, "-c", SCRIPT], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    for process in processes:
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0
+        assert "could not be sent" not in errors
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    runs = client.search_runs(["0"])
+    assert [run.data.metrics["algorithm/steps"] for run in runs] == [3, 3]
+
+
 def test_many_parameters(tracked):
     params = {f"p{i}": str(i) for i in range(250)}
     tracker = Tracker(params, {})

@@ -149,6 +149,32 @@ def test_a_second_ctrl_c_does_not_wait_for_the_update():
     assert trainer.algorithm.env.steps == 6
 
 
+def test_ctrl_c_while_mlflow_is_waited_for():
+    trainer = make(stop_conditions=[after(2)])
+
+    def close(status):
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(1)
+
+    trainer.tracker.close = close
+    assert trainer.run()["algorithm/steps"] == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"stop_conditions": after(1)}, "stop_conditions is a HitsUpperBound, expected a list"),
+        ({"stop_conditions": [lambda stats: True]}, "derive it from Condition"),
+        ({"algorithm_config": [1]}, "expected hyperparameters by name"),
+        ({"algorithm_cls": "ppo"}, "expected Algorithm or RecurrentAlgorithm"),
+    ],
+)
+def test_wrong_arguments_are_named(options, message):
+    with pytest.raises(TypeError, match=message):
+        Trainer(DiscreteDummyEnv, **options)
+
+
 def test_runs_in_other_threads_too():
     trainer, results = make(), []
     thread = threading.Thread(target=lambda: results.append(trainer.run(stop_conditions=[after(2)])))

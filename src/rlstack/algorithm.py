@@ -63,6 +63,7 @@ class _PPO(ABC):
         values["model_cls"] = type(self.policy.model)
         values["model_config"] = self.policy.model.config
         values["distribution_cls"] = self.policy.distribution_cls
+        values["optimizer_config"] = self.learner.optimizer.defaults
         values["device"] = str(self.device)
         values["algorithm"] = type(self).__name__
         values["env"] = getattr(self.env_cls, "__qualname__", repr(self.env_cls))
@@ -136,7 +137,7 @@ class _PPO(ABC):
         """Simulate one horizon in environments of its own; leaves training and its random numbers alone.
 
         Args:
-            env_config: Options for the reset of those environments.
+            env_config: Options for the reset of those environments and later ones; None goes on as before.
             deterministic: Whether the policy acts without chance.
 
         Returns:
@@ -188,10 +189,19 @@ class _PPO(ABC):
             policy = self.policy_cls(
                 model, hp.distribution_cls, normalize_observations=hp.normalize_observations
             )
+            for name in ("observation_spec", "action_spec"):
+                mine, given = getattr(policy, name).to("cpu"), getattr(env, name).to("cpu")
+                if mine != given:
+                    raise ValueError(
+                        f"{name} of the model is {mine}, of the environment {given}: they must agree"
+                    )
             policy.to(self.device)
             check_policy(policy)
         except (TypeError, ValueError) as error:
             raise HparamsError(str(error)) from error
+        except Exception as error:
+            # Whatever a model or distribution raises when it is made or tried, it is named as theirs.
+            raise HparamsError(f"the model or distribution raised {type(error).__name__}: {error}") from error
         return policy
 
     def _absorb_rewards(self, *, after_reset: bool) -> None:

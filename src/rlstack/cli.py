@@ -17,16 +17,12 @@ USAGE, ENVIRONMENT, NON_FINITE, INTERRUPTED = 2, 3, 4, 130
 """Exit codes: what the user wrote, what the environment did, what training did, and Ctrl-C."""
 
 
-class _Duration(click.ParamType[float]):
-    """Seconds, or a number with a unit: 90s, 10m, 2h."""
-
-    name = "time"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", str(value))
-        if match is None:
-            self.fail(f"{value!r} is not a time: use seconds, or 90s, 10m, 2h", param, ctx)
-        return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
+def _seconds(text: str) -> float:
+    """Return the seconds that a text like 90, 90s, 10m or 2h means."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
+    if match is None:
+        raise click.BadParameter(f"{text!r} is not a time: use seconds, or 90s, 10m, 2h")
+    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -46,7 +42,9 @@ def main() -> None:
 @click.argument("hyperparameters", metavar="[KEY=VALUE]...", nargs=-1)
 @click.option("--max-updates", type=click.IntRange(min=1), help="Stop after so many policy updates.")
 @click.option("--max-env-steps", type=click.IntRange(min=1), help="Stop after so many environment steps.")
-@click.option("--max-time", type=_Duration(), help="Stop after so long: seconds, or 90s, 10m, 2h.")
+@click.option(
+    "--max-time", type=_seconds, metavar="TIME", help="Stop after so long: seconds, or 90s, 10m, 2h."
+)
 @click.option("--seed", type=click.IntRange(min=0), help="Seed of all random numbers.")
 @click.option(
     "--run-dir",
@@ -90,6 +88,10 @@ def train(
         _fail(str(error), ENVIRONMENT)
     except NonFiniteError as error:
         _fail(str(error), NON_FINITE)
+    except OSError as error:
+        _fail(f"the run directory can't be used: {error}", USAGE)
+    except KeyboardInterrupt:
+        _fail("interrupted", INTERRUPTED)
     if interrupted:
         sys.exit(INTERRUPTED)
 
@@ -121,7 +123,7 @@ def _parse_value(text: str) -> Any:
     for parse in (json.loads, ast.literal_eval):
         try:
             return parse(text)
-        except (ValueError, SyntaxError):
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
             continue
     return text
 

@@ -45,10 +45,15 @@ class Collector:
         self._seqs_per_state_reset = -1
         if isinstance(hparams, RecurrentHparams):
             self._seqs_per_state_reset = hparams.seqs_per_state_reset
+        self._make_buffer()
         self.restart()
 
     def restart(self) -> None:
-        """Forget everything about the environment, so that the next horizon begins with a reset."""
+        """Let the next horizon begin with a reset."""
+        self._carry = Carry(None, 0)
+        self._horizons_since_reset = 0
+
+    def _make_buffer(self) -> None:
         hp = self.hparams
         self.buffer = Buffer(
             self.policy.observation_spec,
@@ -59,8 +64,6 @@ class Collector:
             seq_len=hp.sequence_length,
             device=self.policy.device,
         )
-        self._carry = Carry(None, 0)
-        self._horizons_since_reset = 0
 
     def begin(self, env_config: Config | None) -> int:
         """Get the first observations of a horizon; return how many environments were reset for it.
@@ -72,16 +75,18 @@ class Collector:
             EnvError: If the observations don't fit their spec.
         """
         hp, since = self.hparams, self._horizons_since_reset
-        is_new = env_config is not None and not _same(env_config, self.env_config)
-        if env_config is not None:
-            self.env_config = dict(env_config)
+        current = hp.env_config if self.env_config is None else self.env_config
+        is_new = env_config is not None and not _same(env_config, current)
+        config = self.env_config if env_config is None else dict(env_config)
         due = is_new if hp.horizons_per_env_reset == -1 else since == hp.horizons_per_env_reset
         if since > 0 and not due:
+            self.env_config = config
             self.buffer.obs[0] = self.buffer.obs[-1]
             self._horizons_since_reset += 1
             return 0
         self._horizons_since_reset = 0
-        self.buffer.obs[0] = checked_reset(self.env, hp.num_envs, self.env_config)
+        self.buffer.obs[0] = checked_reset(self.env, hp.num_envs, config)
+        self.env_config = config
         self._carry = Carry(self.policy.initial_state(hp.num_envs), 0)
         self._horizons_since_reset = 1
         return hp.num_envs
@@ -99,14 +104,16 @@ class Collector:
             summaries = (*_summary(rewards.sum(0)), *_summary(rewards))
             finite = self.buffer.is_finite().to(rewards.dtype)
             *values, all_finite = torch.stack([*summaries, finite]).tolist()
-            if not all_finite:
-                self._raise_nonfinite(None)
-        except BaseException as error:
-            if isinstance(error, EnvError):
-                # What the environment complains about may be the echo of its own NaN.
-                self._raise_nonfinite(error)
+            if not all_finite and (error := self._nonfinite_error()):
+                raise error
+        except BaseException as fault:
+            nonfinite = self._nonfinite_error() if isinstance(fault, EnvError) else None
             # Half a horizon is worth nothing, and the environment may be in any state: begin anew.
+            self._make_buffer()
             self.restart()
+            if nonfinite is not None:
+                # What the environment complains about is the echo of its own NaN.
+                raise nonfinite from fault
             raise
         return dict(zip(RETURN_STATS + REWARD_STATS, values, strict=True))
 
@@ -136,20 +143,19 @@ class Collector:
             buffer.values[-1] = policy.values(buffer.obs[-1], state)
         return Carry(state, sequences)
 
-    def _raise_nonfinite(self, cause: EnvError | None) -> None:
-        """Raise an error that names the first number in the buffer that isn't finite, if there is one."""
+    def _nonfinite_error(self) -> NonFiniteError | None:
+        """Return an error that names the first number in the buffer that isn't finite, if there is one."""
         fault = self.buffer.first_nonfinite()
         if fault is None:
-            return
+            return None
         name, step, index = fault
         source, advice = type(self.env).__name__, "look for a division by zero or an overflow there"
         if name.split(".")[0] not in (OBS, REWARDS):
             source, advice = "the policy", "look at what its model does with the observation"
         when = "after the reset" if step < 0 else f"in step {step} of the horizon"
-        self.restart()
-        raise NonFiniteError(
+        return NonFiniteError(
             f"{name} of environment {index} from {source} is NaN or infinite {when}: {advice}"
-        ) from cause
+        )
 
 
 def _summary(values: Tensor) -> tuple[Tensor, ...]:

@@ -1,7 +1,7 @@
 """Conditions on the statistics of training, that say when to stop.
 
-A statistic that a condition reads but that isn't there (evaluations are not made after every update) counts
-as not having changed.
+Statistics of evaluations, `eval/…`, aren't there after every update: meanwhile they count as not having
+changed.
 """
 
 import time
@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from typing import final
 
 from .data import Stats
+from .hparams import did_you_mean
 
 
 class Condition(ABC):
@@ -20,6 +21,17 @@ class Condition(ABC):
 
     def reset(self) -> None:  # noqa: B027 (most conditions remember nothing)
         """Forget everything; called when a run begins."""
+
+
+def _read(stats: Stats, key: str) -> float | None:
+    """Return a statistic, or None if it isn't there because no evaluation was made.
+
+    Raises:
+        ValueError: If there never is such a statistic.
+    """
+    if key in stats or key.startswith("eval/"):
+        return stats.get(key)
+    raise ValueError(f"{key} is not a statistic{did_you_mean(key, stats)}")
 
 
 class _Group(Condition):
@@ -79,7 +91,8 @@ class HitsLowerBound(Condition):
 
     def __call__(self, stats: Stats) -> bool:
         """Return whether the statistic is there and at or below the bound."""
-        return self.key in stats and stats[self.key] <= self.bound
+        value = _read(stats, self.key)
+        return value is not None and value <= self.bound
 
 
 @final
@@ -96,7 +109,8 @@ class HitsUpperBound(Condition):
 
     def __call__(self, stats: Stats) -> bool:
         """Return whether the statistic is there and at or above the bound."""
-        return self.key in stats and stats[self.key] >= self.bound
+        value = _read(stats, self.key)
+        return value is not None and value >= self.bound
 
 
 class _Streak(Condition):
@@ -114,8 +128,8 @@ class _Streak(Condition):
 
     def __call__(self, stats: Stats) -> bool:
         """Return whether the statistic has now failed to improve `patience` times in a row."""
-        if self.key in stats:
-            value = stats[self.key]
+        value = _read(stats, self.key)
+        if value is not None:
             if self._best is None or self._improves(value, self._best):
                 self._best, self._streak = value, 0
             else:

@@ -60,9 +60,10 @@ class Categorical(Distribution):
 
     def __init__(self, features: TensorDict, model: "Model | RecurrentModel", /) -> None:
         super().__init__(features, model)
-        logits = features[LOGITS]
-        spec = model.action_spec
+        logits, spec = features[LOGITS], model.action_spec
         split = specs.kind(spec) is specs.MultiCategorical
+        width = (int(spec.nvec.sum()),) if split else (*spec.shape, int(spec.space.n))
+        _check_feature(LOGITS, logits, width)
         parts = logits.split(spec.nvec.tolist(), -1) if split else (logits,)
         self._logps = [part.log_softmax(-1) for part in parts]
         self._split = split
@@ -110,7 +111,7 @@ class Normal(Distribution):
 
     def __init__(self, features: TensorDict, model: "Model | RecurrentModel", /) -> None:
         super().__init__(features, model)
-        self._mean, self._log_std = features[MEAN], features[LOG_STD]
+        self._mean, self._log_std = _mean_and_log_std(features, model)
 
     def sample(self) -> Tensor:
         """Return mean + std · ε with ε ~ N(0, 1): [N, *A]."""
@@ -140,7 +141,7 @@ class SquashedNormal(Distribution):
 
     def __init__(self, features: TensorDict, model: "Model | RecurrentModel", /) -> None:
         super().__init__(features, model)
-        self._mean, self._log_std = features[MEAN], features[LOG_STD]
+        self._mean, self._log_std = _mean_and_log_std(features, model)
 
     def sample(self) -> Tensor:
         """Return tanh(mean + std · ε) with ε ~ N(0, 1), strictly inside (-1, 1): [N, *A]."""
@@ -201,6 +202,21 @@ def default_distribution(action_spec: specs.TensorSpec) -> type[Distribution]:
         "use Categorical, MultiCategorical, or floating Unbounded or Bounded, or give a distribution_cls "
         "and a model_cls"
     )
+
+
+def _mean_and_log_std(features: TensorDict, model: "Model | RecurrentModel") -> tuple[Tensor, Tensor]:
+    mean, log_std = features[MEAN], features[LOG_STD]
+    shape = tuple(model.action_spec.shape)
+    _check_feature(MEAN, mean, shape)
+    _check_feature(LOG_STD, log_std, shape)
+    return mean, log_std
+
+
+def _check_feature(name: str, value: Tensor, shape: tuple[int, ...]) -> None:
+    """Refuse a feature [N, *shape] of another shape: it would be broadcast, or say nothing sensible."""
+    if value.shape[1:] != shape:
+        expected = ", ".join(map(str, ("N", *shape)))
+        raise ValueError(f"the feature {name} has shape {list(value.shape)}, expected [{expected}]")
 
 
 def _normal_logp(samples: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:

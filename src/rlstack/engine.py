@@ -23,8 +23,10 @@ def resolve_device(device: Device) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         resolved = torch.device(device)
-    except RuntimeError as error:
-        raise HparamsError(f"device is {device!r}, expected auto, cpu or cuda: {error}") from None
+    except RuntimeError:
+        resolved = torch.device("meta")
+    if resolved.type not in ("cpu", "cuda"):
+        raise HparamsError(f"device is {str(device)!r}, expected auto, cpu or cuda")
     if resolved.type == "cuda" and not torch.cuda.is_available():
         raise HparamsError(f"device is {str(device)!r}, but torch finds no CUDA device here: use auto or cpu")
     return resolved

@@ -57,13 +57,13 @@ class Hparams:
     enable_amp: bool = False
     """Run the model in 16-bit precision where that is safe: bfloat16 if the device has it, else float16."""
     lr_schedule: Schedule | None = None
-    """Learning rate over environment steps, as (env_steps, value) pairs."""
+    """Learning rate over environment steps, those of the horizon at hand included: (env_steps, value) pairs."""
     lr_schedule_kind: Kind = "step"
     """Whether the learning rate jumps from entry to entry or is interpolated between them."""
     entropy_coeff: float = 0.0
     """Weight of the entropy bonus in the loss."""
     entropy_coeff_schedule: Schedule | None = None
-    """Entropy coefficient over environment steps, as (env_steps, value) pairs."""
+    """Entropy coefficient over environment steps, as `lr_schedule`."""
     entropy_coeff_schedule_kind: Kind = "step"
     """Whether the entropy coefficient jumps from entry to entry or is interpolated between them."""
     gae_lambda: _Fraction = 0.95
@@ -96,7 +96,7 @@ class Hparams:
     """Shift and scale real observations by their mean and standard deviation so far."""
     grad_block_size: _Count | None = None
     """Rows computed at a time; bounds memory and doesn't change the result. None suits the device."""
-    seed: int | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
     """Seed of torch's generators, set when the algorithm is made; None leaves them as they are."""
     device: str | torch.device = "auto"
     """Where to simulate and learn; `auto` is CUDA if there is one, else the CPU."""
@@ -249,6 +249,8 @@ def _expectation(detail: Any) -> str:
         "dict_type": "a dictionary",
         "callable_type": "a class",
         "is_type": "a class",
+        "is_instance_of": "one of another type",
+        "is_subclass_of": "another class",
         "finite_number": "a finite number",
         "string_type": "a text",
     }

@@ -68,7 +68,9 @@ class Learner:
             self.block_size = min(self.block_size, hparams.sgd_minibatch_size)
         self.parameters = [p for p in policy.parameters() if p.requires_grad]
         self.optimizer = _make_optimizer(hparams, self.parameters)
-        self.gated = bool(getattr(self.optimizer, "_step_supports_amp_scaling", False))
+        # torch's fused SGD leaves its momentum uninitialized when its first step is gated.
+        momentum = any(group.get("momentum") for group in self.optimizer.param_groups)
+        self.gated = bool(getattr(self.optimizer, "_step_supports_amp_scaling", False)) and not momentum
         """Whether the optimizer itself obeys `found_inf`; else the host must read the flag."""
         scaled = hparams.enable_amp and amp_dtype(device) == torch.float16
         self.scaler = torch.amp.GradScaler(device.type) if scaled else None
@@ -188,6 +190,15 @@ class Learner:
 
 def _make_optimizer(hparams: Hparams, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
     """Return the optimizer, fused where its class can be: that is faster, and lets the device gate it."""
+    if not isinstance(hparams.optimizer_cls, type) or not issubclass(
+        hparams.optimizer_cls, torch.optim.Optimizer
+    ):
+        raise HparamsError(f"optimizer_cls is {hparams.optimizer_cls!r}, expected a class of torch.optim")
+    closure = inspect.signature(hparams.optimizer_cls.step).parameters.get("closure")
+    if closure is not None and closure.default is inspect.Parameter.empty:
+        raise HparamsError(
+            f"optimizer_cls is {hparams.optimizer_cls.__name__}, which needs a closure: use another"
+        )
     options = {"lr": 1e-3, **(hparams.optimizer_config or {})}
     check_options(options, hparams.optimizer_cls, "optimizer_config")
     can_fuse = "fused" in inspect.signature(hparams.optimizer_cls).parameters

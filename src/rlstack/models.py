@@ -140,11 +140,10 @@ class _MLP(Model):
         hiddens: Sequence[int] = (256, 256),
         activation_fn: str = "relu",
     ) -> None:
-        super().__init__(observation_spec, action_spec, hiddens=list(hiddens), activation_fn=activation_fn)
+        super().__init__(observation_spec, action_spec, hiddens=hiddens, activation_fn=activation_fn)
         if activation_fn not in ACTIVATIONS:
             raise ValueError(f"activation_fn is {activation_fn!r}{did_you_mean(activation_fn, ACTIVATIONS)}")
-        if not hiddens or any(size < 1 for size in hiddens):
-            raise ValueError(f"hiddens is {list(hiddens)}, expected at least one positive size")
+        _check_sizes("hiddens", hiddens)
         self.encoder = ObservationEncoder(observation_spec)
         sizes = [self.encoder.size, *hiddens]
         self.policy = nn.Sequential(*_layers(sizes, activation_fn), self.head_cls(sizes[-1], action_spec))
@@ -198,6 +197,8 @@ class _LSTM(RecurrentModel):
         num_layers: int = 1,
     ) -> None:
         super().__init__(observation_spec, action_spec, hidden_size=hidden_size, num_layers=num_layers)
+        _check_sizes("hidden_size", [hidden_size])
+        _check_sizes("num_layers", [num_layers])
         self.encoder = ObservationEncoder(observation_spec)
         self.lstm = nn.LSTM(self.encoder.size, hidden_size, num_layers, batch_first=True)
         self.policy = self.head_cls(hidden_size, action_spec)
@@ -253,6 +254,12 @@ def is_discrete(action_spec: specs.TensorSpec) -> bool:
         specs.Categorical,
         specs.MultiCategorical,
     )
+
+
+def _check_sizes(name: str, sizes: object) -> None:
+    whole = isinstance(sizes, Sequence) and all(type(size) is int and size > 0 for size in sizes)
+    if not whole or not sizes:
+        raise ValueError(f"model_config.{name} is {sizes!r}, expected at least one positive whole number")
 
 
 def _layers(sizes: Sequence[int], activation_fn: str) -> list[nn.Module]:

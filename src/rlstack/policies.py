@@ -43,12 +43,13 @@ class _Policy(nn.Module, ABC):
                 f"model is a {type(model).__name__}, expected a {self.model_base.__name__}: "
                 f"derive it from that, {type(self).__name__} takes no other"
             )
-        for name, layer in model.named_modules():
-            if isinstance(layer, nn.modules.batchnorm._BatchNorm):
-                raise TypeError(
-                    f"model.{name} is a {type(layer).__name__}, which mixes the rows of a minibatch: "
-                    "use LayerNorm"
-                )
+        if not hasattr(model, "action_spec"):
+            cls = type(model).__name__
+            raise TypeError(f"{cls} has no specs: call super().__init__(observation_spec, action_spec) in it")
+        if distribution_cls is not None and not issubclass(distribution_cls, Distribution):
+            raise TypeError(
+                f"distribution_cls is {distribution_cls}, expected a Distribution: derive it from that"
+            )
         self.model: Any = model
         self.observation_spec = self.model.observation_spec
         self.action_spec = self.model.action_spec
@@ -89,6 +90,10 @@ class _Policy(nn.Module, ABC):
             raise ValueError(problem)
         if state is None:
             state = self.initial_state(num_rows)
+        elif self.state_spec is not None and (
+            problem := specs.mismatch(state, self.state_spec, num_rows, "state")
+        ):
+            raise ValueError(problem)
         step = self.sample(obs, state, deterministic=deterministic)
         return step._replace(actions=self.to_env(step.actions))
 
@@ -122,7 +127,8 @@ class _Policy(nn.Module, ABC):
         if not isinstance(samples, Tensor):
             return samples
         if self._bounded:
-            samples = self._low + 0.5 * (samples + 1) * (self._high - self._low)
+            share = 0.5 * (samples + 1)
+            samples = (1 - share) * self._low + share * self._high
         return samples.to(self.action_spec.dtype)
 
     @property

@@ -4,29 +4,47 @@ from collections.abc import Iterator
 
 import torch
 from tensordict import TensorDict
-from torch import Tensor
+from torch import Tensor, nn
 
 from . import specs
-from .data import Batch
+from .data import Batch, PolicyStep
 from .policies import Policy, RecurrentPolicy
 
 _ROWS = 2
 
 
 def check_policy(policy: Policy | RecurrentPolicy) -> None:
-    """Run the model and the distribution once on zeros and check what they return.
+    """Check the model's layers, run it and the distribution once on zeros, and check what they return.
 
     Leaves torch's random state as it was.
 
     Raises:
-        ValueError: If something is not as it must be, with what to change.
+        TypeError, ValueError: If something is not as it must be, with what to change.
     """
+    _check_layers(policy.model)
     device = policy.device
     obs = specs.zeros(policy.observation_spec, (_ROWS,), device)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.no_grad():
         problem = next(_problems(policy, obs), None)
     if problem:
         raise ValueError(f"{problem} (tried with {_ROWS} rows of zeros)")
+
+
+def _check_layers(model: nn.Module) -> None:
+    """Refuse layers under which one row's result depends on other rows, or on chance.
+
+    Raises:
+        TypeError: If there is one, with what to use instead.
+    """
+    for name, layer in model.named_modules():
+        place = f"model.{name} is a {type(layer).__name__}"
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+            raise TypeError(f"{place}, which mixes the rows of a minibatch: use LayerNorm")
+        drops = isinstance(layer, nn.modules.dropout._DropoutNd) and layer.p > 0
+        if drops or (isinstance(layer, nn.RNNBase) and layer.dropout > 0):
+            raise TypeError(
+                f"{place} that drops out: chance would change the policy between collect and update"
+            )
 
 
 def _problems(policy: Policy | RecurrentPolicy, obs: Batch) -> Iterator[str]:
@@ -54,18 +72,28 @@ def _problems(policy: Policy | RecurrentPolicy, obs: Batch) -> Iterator[str]:
         problem = specs.mismatch(outputs[2], policy.state_spec, _ROWS, f"state of {model}")
         if problem:
             yield problem
-    try:
-        step = policy.sample(obs, state)
-        taken = policy.evaluate(obs.unsqueeze(1), step.actions.unsqueeze(1), state)
-    except KeyError as error:
-        keys = sorted(features.keys())
-        yield f"{distribution} misses a feature, {error.args[0]}: {model} returns {keys}"
+    step = _step(policy, obs, state)
+    samples, spec = step.actions, policy.action_spec
+    if isinstance(samples, Tensor) and not torch.can_cast(samples.dtype, spec.dtype):
+        yield f"a sample of {distribution} has dtype {samples.dtype}, which {spec.dtype} actions can't hold"
         return
-    actions = policy.to_env(step.actions)
-    if problem := specs.mismatch(actions, policy.action_spec, _ROWS, f"a sample of {distribution}"):
+    if problem := specs.mismatch(policy.to_env(samples), spec, _ROWS, f"a sample of {distribution}"):
         yield problem
+        return
+    stored = samples.to(spec.dtype) if isinstance(samples, Tensor) else samples
+    taken = policy.evaluate(obs.unsqueeze(1), stored.unsqueeze(1), state)
     yield from _wrong_shape(f"logp of {distribution}", step.logp, [_ROWS, 1])
     yield from _wrong_shape(f"entropy of {distribution}", taken.entropy, [_ROWS, 1])
+
+
+def _step(policy: Policy | RecurrentPolicy, obs: Batch, state: TensorDict | None) -> PolicyStep:
+    try:
+        return policy.sample(obs, state)
+    except KeyError as error:
+        model, distribution = type(policy.model).__name__, policy.distribution_cls.__name__
+        raise ValueError(
+            f"{distribution} misses a feature, {error.args[0]}: let {model} return it"
+        ) from error
 
 
 def _wrong_shape(name: str, value: object, shape: list[int]) -> Iterator[str]:

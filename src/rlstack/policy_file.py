@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 _FORMAT = "rlstack.policy.1"
@@ -35,8 +35,9 @@ def write(
     target = Path(path)
     partial = target.with_name(f".{target.name}.{os.getpid()}")
     try:
-        save_file(copies, partial, metadata)
-        with partial.open("rb") as file:
+        with partial.open("wb") as file:
+            file.write(save(copies, metadata))
+            file.flush()
             os.fsync(file.fileno())
         partial.replace(target)
     finally:
@@ -50,6 +51,8 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any
         PolicyFileError: If it is no such file.
         OSError: If it can't be read.
     """
+    if Path(path).is_dir():
+        raise IsADirectoryError(f"{path} is a directory, expected a file that Policy.save wrote")
     try:
         with safe_open(path, framework="pt") as file:
             description = json.loads((file.metadata() or {})["rlstack"])

@@ -42,13 +42,19 @@ class Recipe:
         """Return the environment's class."""
         return getattr(import_module("rlstack.env"), self.env)
 
-    def score(self, policy: "Policy | RecurrentPolicy") -> float:
-        """Return the policy's score on fresh environments; leaves torch's random state as it was."""
+    def score(self, policy: "Policy | RecurrentPolicy", env_config: Mapping[str, Any] | None = None) -> float:
+        """Return the policy's score on fresh environments; leaves torch's random state as it was.
+
+        Args:
+            policy: Whose.
+            env_config: Options of the environments that differ from the recipe's.
+        """
         import torch
 
         device = policy.device
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            env = self.env_cls()(self.eval_envs, config=self.eval_config, device=device)
+            config = {**self.eval_config, **(env_config or {})}
+            env = self.env_cls()(self.eval_envs, config=config, device=device)
             obs, state = env.reset(), None
             history = []
             for _ in range(self.eval_steps):

@@ -1,6 +1,7 @@
 """One `rlstack train`: from an environment's name to files in a run directory."""
 
 import os
+import re
 import sys
 import time
 from collections.abc import Mapping
@@ -13,7 +14,7 @@ from typing import Any, final
 from rich.console import Console
 
 from .conditions import Condition, HitsUpperBound, TimesOut
-from .data import ENV_TOTAL_STEPS, Stats
+from .data import ENV_TOTAL_STEPS, Config, Stats
 from .display import make_display, plot_learning_curve
 from .env.base import EnvFactory
 from .hparams import HparamsError, did_you_mean
@@ -21,6 +22,8 @@ from .recipes import RECIPES, Recipe
 from .trainer import Trainer
 
 _STEPS = "algorithm/steps"
+_LONGEST_HISTORY = 4000
+"""Updates that are kept for the learning curve; beyond that, every other one of them is dropped."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,13 +67,15 @@ class Solved(Condition):
     Args:
         recipe: Whose.
         trainer: The policy's.
+        env_config: Options of the environment that differ from the recipe's: they count when judging, too.
     """
 
     score: float | None = None
     """Of the last look."""
 
-    def __init__(self, recipe: Recipe, trainer: Trainer) -> None:
-        self.recipe, self.trainer = recipe, trainer
+    def __init__(self, recipe: Recipe, trainer: Trainer, env_config: Config | None) -> None:
+        self.recipe, self.trainer, self.env_config = recipe, trainer, env_config
+        self._looked_at = -1
 
     def __call__(self, stats: Stats) -> bool:
         """Return whether the environment is solved now."""
@@ -79,8 +84,10 @@ class Solved(Condition):
         return self.look()
 
     def look(self) -> bool:
-        """Evaluate the policy; return whether the environment is solved."""
-        self.score = self.recipe.score(self.trainer.algorithm.policy)
+        """Evaluate the policy, unless that has been done; return whether the environment is solved."""
+        if self.score is None or self._looked_at != self.trainer.steps:
+            self.score = self.recipe.score(self.trainer.algorithm.policy, self.env_config)
+            self._looked_at = self.trainer.steps
         return self.score >= self.recipe.target
 
 
@@ -113,7 +120,7 @@ def train(
     trainer = Trainer(
         env_cls, algorithm_config=_merge(recipe.hyperparameters if recipe else {}, hyperparameters)
     )
-    solved = Solved(recipe, trainer) if recipe else None
+    solved = Solved(recipe, trainer, hyperparameters.get("env_config")) if recipe else None
     conditions = [*limits.conditions(), *([solved] if solved else [])]
     directory = _make_run_dir(name) if run_dir is None else run_dir
     directory.mkdir(parents=True, exist_ok=True)
@@ -126,6 +133,8 @@ def train(
         with make_display(console, name) as display:
             for stats in trainer.updates(stop_conditions=conditions):
                 history.append(stats)
+                if len(history) > _LONGEST_HISTORY:
+                    del history[1::2]
                 display.show(stats, limits.share(stats, time.monotonic() - start))
     finally:
         # Whatever happened, what was learned so far is kept.
@@ -182,14 +191,19 @@ def _import_env(name: str) -> EnvFactory:
         raise HparamsError(
             f"{name} is not a built-in environment{did_you_mean(name, RECIPES)}, or module:Class"
         )
+    if not re.fullmatch(r"\w+(\.\w+)*:\w+", name):
+        raise HparamsError(f"{name} is not of the form module:Class, like my_package.my_module:MyEnv")
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:
         module = import_module(module_name)
     except ModuleNotFoundError as error:
         raise HparamsError(f"{name}: there is no module {error.name}") from None
+    except Exception as error:
+        raise HparamsError(f"{name}: importing it raised {type(error).__name__}: {error}") from error
     if not hasattr(module, attribute):
-        raise HparamsError(f"{name}: {module_name} has no {attribute}{did_you_mean(attribute, vars(module))}")
+        classes = [key for key, value in vars(module).items() if isinstance(value, type)]
+        raise HparamsError(f"{name}: {module_name} has no {attribute}{did_you_mean(attribute, classes)}")
     env_cls = getattr(module, attribute)
     if not callable(env_cls):
         raise HparamsError(

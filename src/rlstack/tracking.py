@@ -7,11 +7,16 @@ which run is up to MLflow's own settings; without any it is a SQLite file in the
 import atexit
 import logging
 import math
+import os
+import re
 import sys
 import threading
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Final, final
+
+from filelock import FileLock
 
 from .data import ENV_TOTAL_STEPS, Stats
 
@@ -21,6 +26,8 @@ _SHARE: Final = 0.03
 """Most of the time that the thread may be busy while training goes on: what it computes, training can't."""
 _MAX_PENDING: Final = 4096
 """Rows that may wait; beyond that every other one is dropped, and of those to come as well."""
+_LONGEST_PAUSE: Final = 10.0
+"""Most time between two batches, s."""
 _METRIC_BATCH: Final = 1000
 _PARAM_BATCH: Final = 100
 """Metrics, and parameters, that MLflow takes at once."""
@@ -64,7 +71,7 @@ class Tracker:
     def log(self, stats: Stats) -> None:
         """Take the statistics of one update; their MLflow step is `env/total_steps`."""
         with self._changed:
-            if self._thread is None:
+            if self._thread is None or not self._thread.is_alive():
                 self._start()
             self._count += 1
             self._latest = (time.time_ns() // 1_000_000, dict(stats))
@@ -83,7 +90,7 @@ class Tracker:
             timeout: How long to wait for the server at most, s.
         """
         thread = self._thread
-        if thread is None:
+        if thread is None or not thread.is_alive():
             return
         with self._changed:
             if self._latest is not None and self._count % self._stride:
@@ -92,10 +99,10 @@ class Tracker:
             self._final_status = status
             self._changed.notify_all()
         thread.join(timeout)
-        self._thread = None
         atexit.unregister(self.close)
         if self._rows:
-            _log.warning("%d updates could not be sent to MLflow: %s", len(self._rows), self.error)
+            why = self.error or f"it took longer than {timeout:.0f} s"
+            _log.warning("%d updates could not be sent to MLflow: %s", len(self._rows), why)
 
     def _start(self) -> None:
         # MLflow's active run belongs to a thread: only the caller's can see the caller's.
@@ -114,12 +121,13 @@ class Tracker:
             with self._changed:
                 self._changed.wait_for(lambda: self._final_status is not None, pause)
                 last = self._final_status is not None
-            start = time.thread_time()
             try:
                 self._connect()
+                start = time.thread_time()
                 self._send(everything=last)
                 self.error = None
-                pause = max(_INTERVAL, (time.thread_time() - start) / _SHARE)
+                busy = time.thread_time() - start
+                pause = min(max(_INTERVAL, busy / _SHARE), _LONGEST_PAUSE)
             except Exception as error:
                 if self.error is None:
                     _log.warning("MLflow can't be reached; training goes on, it is tried again: %s", error)
@@ -134,14 +142,21 @@ class Tracker:
             import mlflow
             from mlflow.entities import Param, RunTag
 
+            _make_store(mlflow.get_tracking_uri())
             if self.run_id is None:
                 # The fluent API obeys all of MLflow's settings; its active run is this thread's alone.
                 self.run_id = mlflow.start_run().info.run_id
                 self._owned = True
             client = mlflow.MlflowClient()
-            params = [Param(key, value) for key, value in self._params.items()]
-            for first in range(0, len(params), _PARAM_BATCH):
-                client.log_batch(self.run_id, params=params[first : first + _PARAM_BATCH])
+            params = [Param(_allowed(key), value) for key, value in self._params.items()]
+            try:
+                for first in range(0, len(params), _PARAM_BATCH):
+                    client.log_batch(self.run_id, params=params[first : first + _PARAM_BATCH])
+            except mlflow.MlflowException as error:
+                if error.error_code != "INVALID_PARAMETER_VALUE":
+                    raise
+                # The run of a caller may have other values under these names: the metrics count for more.
+                _log.warning("MLflow refuses the parameters, metrics are recorded all the same: %s", error)
             tags = [RunTag(f"rlstack.{key}", value) for key, value in self._tags.items()]
             client.log_batch(self.run_id, tags=tags)
             self._client, self._status = client, "RUNNING"
@@ -192,3 +207,26 @@ class Tracker:
         if self._nonfinite:
             self._client.set_tag(self.run_id, "rlstack.nonfinite", ", ".join(sorted(self._nonfinite)))
             self._nonfinite.clear()
+
+
+def _allowed(key: str) -> str:
+    """Return a parameter's name with what MLflow doesn't allow in one replaced."""
+    return re.sub(r"[^\w\-. :/]", "_", key)
+
+
+def _make_store(uri: str) -> None:
+    """Make a SQLite store that isn't there yet, whole or not at all.
+
+    MLflow makes its tables one by one: two processes at once, or one that is killed meanwhile, would leave a
+    store that can't be used.
+    """
+    from mlflow import MlflowClient
+
+    path = Path(uri.removeprefix("sqlite:///"))
+    if not uri.startswith("sqlite:///") or not path.name or path.exists() or not path.parent.is_dir():
+        return
+    with FileLock(path.with_name(f".{path.name}.lock")):
+        if not path.exists():
+            partial = path.with_name(f".{path.name}.{os.getpid()}")
+            MlflowClient(f"sqlite:///{partial}").search_experiments(max_results=1)
+            partial.replace(path)

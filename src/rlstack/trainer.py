@@ -3,8 +3,8 @@
 import signal
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from types import FrameType
 from typing import Any, final
@@ -51,8 +51,14 @@ class Trainer:
         algorithm_config: Config | None = None,
         stop_conditions: Sequence[Condition] | None = None,
     ) -> None:
+        if not isinstance(algorithm_cls, type) or not issubclass(
+            algorithm_cls, Algorithm | RecurrentAlgorithm
+        ):
+            raise TypeError(f"algorithm_cls is {algorithm_cls!r}, expected Algorithm or RecurrentAlgorithm")
+        if algorithm_config is not None and not isinstance(algorithm_config, Mapping):
+            raise TypeError(f"algorithm_config is {algorithm_config!r}, expected hyperparameters by name")
+        self.stop_condition = _any_of(stop_conditions or [])
         self.algorithm = algorithm_cls(env_cls, **(algorithm_config or {}))
-        self.stop_conditions = list(stop_conditions or [])
         self.collects = 0
         """How many horizons have been collected."""
         self.steps = 0
@@ -126,11 +132,11 @@ class Trainer:
         """Train as `run` does, and yield the statistics after every update."""
         if steps_per_eval is not None and steps_per_eval < 1:
             raise ValueError(f"steps_per_eval is {steps_per_eval}, expected at least 1, or None for never")
-        stop = Or(*(self.stop_conditions if stop_conditions is None else stop_conditions))
+        stop = self.stop_condition if stop_conditions is None else _any_of(stop_conditions)
         stop.reset()
         self.interrupted, status = False, "FAILED"
-        try:
-            with _interruptible() as interrupt:
+        with _interruptible() as interrupt:
+            try:
                 done = False
                 while not done and not interrupt.is_set():
                     stats = self._update(env_config)
@@ -141,15 +147,17 @@ class Trainer:
                     done = stop(stats)
                     yield stats
                 self.interrupted = interrupt.is_set()
-            status = "KILLED" if self.interrupted else "FINISHED"
-        except KeyboardInterrupt:
-            # Raised by what runs inside the loop, or by a second Ctrl-C: the update at hand is given up.
-            self.interrupted, status = True, "KILLED"
-        except GeneratorExit:
-            status = "FINISHED"
-            raise
-        finally:
-            self.tracker.close(status)
+                status = "KILLED" if self.interrupted else "FINISHED"
+            except KeyboardInterrupt:
+                # Raised by what runs inside the loop, or by a second Ctrl-C: the update at hand is given up.
+                self.interrupted, status = True, "KILLED"
+            except GeneratorExit:
+                status = "FINISHED"
+                raise
+            finally:
+                # One more Ctrl-C gives up waiting for MLflow.
+                with suppress(KeyboardInterrupt):
+                    self.tracker.close(status)
 
     def _update(self, env_config: Config | None) -> Stats:
         stats = self.algorithm.collect(env_config=env_config)
@@ -163,6 +171,12 @@ class Trainer:
             "algorithm/steps": float(self.steps),
             data.ENV_TOTAL_STEPS: float(self.algorithm.env_steps),
         }
+
+
+def _any_of(conditions: Sequence[Condition]) -> Or:
+    if not isinstance(conditions, Sequence):
+        raise TypeError(f"stop_conditions is a {type(conditions).__name__}, expected a list of conditions")
+    return Or(*conditions)
 
 
 def _memory(device: torch.device) -> Stats:

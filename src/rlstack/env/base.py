@@ -86,7 +86,12 @@ def make_env(factory: EnvFactory, num_envs: int, config: Config | None, device: 
     Raises:
         EnvError: If its specs are missing or such that rlstack can't store them.
     """
-    env = factory(num_envs, config=config, device=device)
+    if not callable(factory):
+        raise EnvError(
+            f"the environment is {factory!r}, expected a class derived from Env, or a function like it"
+        )
+    with _faults(getattr(factory, "__name__", repr(factory))):
+        env = factory(num_envs, config=config, device=device)
     name = type(env).__name__
     for attribute in ("observation_spec", "action_spec"):
         spec = getattr(env, attribute, None)
@@ -108,7 +113,7 @@ def checked_reset(env: Any, num_envs: int, config: Config | None) -> Batch:
     Raises:
         EnvError: If they don't fit the specs.
     """
-    with _faults(env, "reset"):
+    with _faults(f"{type(env).__name__}.reset"):
         obs = env.reset(config=config)
     _check_obs(env, obs, num_envs, "reset")
     return obs
@@ -126,9 +131,9 @@ def checked_step(env: Any, num_envs: int, action: Batch, step: int) -> tuple[Bat
     Raises:
         EnvError: If they don't fit the specs, or the environment raised an error.
     """
-    with _faults(env, f"step (step {step} of the horizon)"):
-        out = env.step(action)
     name = type(env).__name__
+    with _faults(f"{name}.step (step {step} of the horizon)"):
+        out = env.step(action)
     try:
         obs, rewards = out[OBS], out[REWARDS]
     except (KeyError, TypeError, IndexError):
@@ -154,15 +159,14 @@ def _reward_spec(dtype: torch.dtype) -> specs.TensorSpec:
 
 
 @contextmanager
-def _faults(env: Any, where: str) -> Iterator[None]:
-    """Name the environment and the place in whatever it raises."""
+def _faults(where: str) -> Iterator[None]:
+    """Name the place in whatever an environment raises."""
     try:
         yield
     except EnvError:
         raise
     except Exception as error:
-        message = f"{type(env).__name__}.{where} raised {type(error).__name__}: {error}"
-        raise EnvError(message) from error
+        raise EnvError(f"{where} raised {type(error).__name__}: {error}") from error
 
 
 def _contents(out: object) -> str:

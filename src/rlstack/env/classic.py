@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..data import OBS, REWARDS, Config, Device
 from ..specs import Bounded, Categorical, TensorSpec, Unbounded
-from .base import Env, resolve_config
+from .base import Env, EnvError, resolve_config
 
 
 class _Classic(Env):
@@ -191,6 +191,19 @@ class Pendulum(_Classic):
         "start_theta_dot": 8.0,
     }
     starts = ("start_theta", "start_theta_dot")
+
+    def reset(self, *, config: Config | None = None) -> Tensor:
+        """Start anew and return the observations, [B, 3].
+
+        Raises:
+            EnvError: If `max_torque` changes: it bounds the actions, and a policy was made for those.
+        """
+        limit = self.config["max_torque"]
+        if config is not None and config.get("max_torque", limit) != limit:
+            raise EnvError(
+                f"max_torque is {limit} and can't be changed: it bounds the actions, set it at the start"
+            )
+        return super().reset(config=config)
 
     def _make_action_spec(self) -> TensorSpec:
         limit = self.config["max_torque"]
