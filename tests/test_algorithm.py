@@ -135,7 +135,7 @@ class TestResets:
     def test_a_config_that_failed_is_not_kept(self, algorithm_cls):
         algorithm = algorithm_cls(DiscreteDummyEnv, **BASE)
         with pytest.raises(EnvError, match="did you mean bounds"):
-            algorithm.collect(env_config={"bunds": 5})
+            algorithm.collect(env_config={"bounds_": 5})
         assert update(algorithm)["env/resets"] == 8
 
     def test_scheduled_resets_wait_for_their_time(self, algorithm_cls):

@@ -57,7 +57,7 @@ class Hparams:
     enable_amp: bool = False
     """Run the model in 16-bit precision where that is safe: bfloat16 if the device has it, else float16."""
     lr_schedule: Schedule | None = None
-    """Learning rate over environment steps, those of the horizon at hand included: (env_steps, value) pairs."""
+    """Learning rate over environment steps, this horizon's included, as (env_steps, value) pairs."""
     lr_schedule_kind: Kind = "step"
     """Whether the learning rate jumps from entry to entry or is interpolated between them."""
     entropy_coeff: float = 0.0
