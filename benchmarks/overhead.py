@@ -1,6 +1,6 @@
 """What tracking costs: the rate of `Trainer.run` beside that of bare `collect(); step()`.
 
-    python benchmarks/overhead.py [--pairs 5] [--seconds 20] [--num-envs 2048] [--write]
+    python benchmarks/overhead.py [--pairs 5] [--seconds 20] [--num-envs 256] [--write]
 
 Both train the same in fresh processes that alternate; the first updates, while MLflow is imported and its
 database made, don't count. The ratio is taken pair by pair.
@@ -64,7 +64,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=20.0)
-    parser.add_argument("--num-envs", type=int, default=2048)
+    parser.add_argument("--num-envs", type=int, default=256)
     parser.add_argument("--write", action="store_true")
     parser.add_argument("--contestant", help=argparse.SUPPRESS)
     args = parser.parse_args()

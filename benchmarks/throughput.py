@@ -1,6 +1,6 @@
 """The default work: transitions per second and peak memory, beside rl8 1.0.0.
 
-    python benchmarks/throughput.py [--pairs 3] [--lines full minibatch] [--write]
+    python benchmarks/throughput.py [--pairs 3] [--lines full minibatch amp] [--write]
 
 DiscreteDummyEnv with 8192 environments, a horizon of 32, two networks 1 → 256 → 256 → (2 | 1), Adam, 4 SGD
 iterations; as one full batch, or in minibatches of 8192. Each library runs in a virtual environment of its
@@ -122,7 +122,7 @@ def measure(name: str, pairs: int) -> tuple[str, list[dict[str, Any]]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--pairs", type=int, default=3)
-    parser.add_argument("--lines", nargs="+", choices=LINES, default=["full", "minibatch"])
+    parser.add_argument("--lines", nargs="+", choices=LINES, default=list(LINES))
     parser.add_argument("--write", action="store_true")
     parser.add_argument("--contestant", help=argparse.SUPPRESS)
     parser.add_argument("--config", default="{}", help=argparse.SUPPRESS)
