@@ -4,10 +4,10 @@ Names are loaded when they are first used: importing rlstack itself loads neithe
 """
 
 from importlib import import_module
-from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    __version__: str
     from .algorithm import Algorithm as Algorithm
     from .algorithm import RecurrentAlgorithm as RecurrentAlgorithm
     from .data import NonFiniteError as NonFiniteError
@@ -45,11 +45,14 @@ _HOME = {
 }
 """The module of each public name."""
 
-__version__ = version("rlstack")
 __all__ = ["__version__", *_HOME]
 
 
 def __getattr__(name: str) -> object:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("rlstack")
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f".{_HOME[name]}", __name__), name)

@@ -16,8 +16,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, final
 
-from filelock import FileLock
-
 from .data import ENV_TOTAL_STEPS, Stats
 
 _INTERVAL: Final = 0.5
@@ -220,6 +218,7 @@ def _make_store(uri: str) -> None:
     MLflow makes its tables one by one: two processes at once, or one that is killed meanwhile, would leave a
     store that can't be used.
     """
+    from filelock import FileLock
     from mlflow import MlflowClient
 
     path = Path(uri.removeprefix("sqlite:///"))
