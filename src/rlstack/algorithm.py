@@ -146,7 +146,7 @@ class _PPO(ABC):
         Raises:
             EnvError, NonFiniteError: As `collect`.
         """
-        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+        with data.keep_random_state(self.device):
             if self._eval_collector is None:
                 hp = self.hparams
                 env = make_env(self.env_cls, hp.num_envs, hp.env_config, self.device)

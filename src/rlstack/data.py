@@ -5,6 +5,7 @@ Shapes are written with these letters throughout: `B` parallel environments, `T`
 """
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
@@ -77,6 +78,11 @@ class Evaluation(NamedTuple):
     """[N · L, 1]. Values of the observations."""
     entropy: Tensor
     """[N · L, 1]. Entropy of the action distribution."""
+
+
+def keep_random_state(device: torch.device) -> AbstractContextManager[None]:
+    """Return a context after which torch's random states, of the CPU and of the device, are as before."""
+    return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
 
 
 class NonFiniteError(ArithmeticError):

@@ -62,9 +62,10 @@ class Categorical(Distribution):
         super().__init__(features, model)
         logits, spec = features[LOGITS], model.action_spec
         split = specs.kind(spec) is specs.MultiCategorical
-        width = (int(spec.nvec.sum()),) if split else (*spec.shape, int(spec.space.n))
+        sizes = spec.nvec.tolist() if split else []
+        width = (sum(sizes),) if split else (*spec.shape, int(spec.space.n))
         _check_feature(LOGITS, logits, width)
-        parts = logits.split(spec.nvec.tolist(), -1) if split else (logits,)
+        parts = logits.split(sizes, -1) if split else (logits,)
         self._logps = [part.log_softmax(-1) for part in parts]
         self._split = split
 

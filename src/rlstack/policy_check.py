@@ -7,7 +7,7 @@ from tensordict import TensorDict
 from torch import Tensor, nn
 
 from . import specs
-from .data import Batch, PolicyStep
+from .data import Batch, PolicyStep, keep_random_state
 from .policies import Policy, RecurrentPolicy
 
 _ROWS = 2
@@ -24,7 +24,7 @@ def check_policy(policy: Policy | RecurrentPolicy) -> None:
     _check_layers(policy.model)
     device = policy.device
     obs = specs.zeros(policy.observation_spec, (_ROWS,), device)
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.no_grad():
+    with keep_random_state(device), torch.no_grad():
         problem = next(_problems(policy, obs), None)
     if problem:
         raise ValueError(f"{problem} (tried with {_ROWS} rows of zeros)")
@@ -51,8 +51,6 @@ def _problems(policy: Policy | RecurrentPolicy, obs: Batch) -> Iterator[str]:
     """Yield what is wrong, in an order in which each step relies on those before."""
     model, distribution = type(policy.model).__name__, policy.distribution_cls.__name__
     state = policy.initial_state(_ROWS)
-    if policy.normalizer is not None:
-        obs = policy.normalizer(obs)
     names, batch = ["features", "values"], [_ROWS]
     if state is None:
         outputs = policy.model(obs)

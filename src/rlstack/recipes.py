@@ -51,8 +51,10 @@ class Recipe:
         """
         import torch
 
+        from .data import keep_random_state
+
         device = policy.device
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        with keep_random_state(device):
             config = {**self.eval_config, **(env_config or {})}
             env = self.env_cls()(self.eval_envs, config=config, device=device)
             obs, state = env.reset(), None
