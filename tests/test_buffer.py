@@ -37,15 +37,16 @@ def test_everything_of_a_sequence_stays_together(seq_len, kind):
     buffer, sequences = filled(seq_len)
     assert len(sequences) == buffer.num_sequences == B * T // seq_len
     index = slice(0, len(sequences)) if kind == "slice" else torch.randperm(len(sequences))
-    batch = sequences.take(index)
-    starts = batch.obs[:, 0, 0]
+    obs, state = sequences.observations(index)
+    starts = obs[:, 0, 0]
     expected = starts.view(-1, 1) + 100 * torch.arange(seq_len)
-    assert torch.equal(batch.obs, expected.unsqueeze(-1).expand(-1, -1, 2))
-    assert torch.equal(batch.actions, expected.unsqueeze(-1).long())
-    for name, offset in (("logp", 0), ("values", 0), ("advantages", 0.25), ("returns", 0.5)):
-        assert torch.equal(getattr(batch, name), expected.view(-1, 1) + offset)
+    assert torch.equal(obs, expected.unsqueeze(-1).expand(-1, -1, 2))
+    assert torch.equal(sequences.actions(index), expected.view(-1, 1).long())
+    columns = sequences.columns(index)
+    for name, offset in (("old_logp", 0), ("old_values", 0), ("advantages", 0.25), ("returns", 0.5)):
+        assert torch.equal(getattr(columns, name), expected.view(-1, 1) + offset)
     if seq_len > 1:
-        assert torch.equal(batch.state["h"].flatten(), starts)
+        assert torch.equal(state["h"].flatten(), starts)
     # All of the buffer, once, and sequences start where states are kept.
     assert len(starts.unique()) == len(sequences)
     assert (starts // 100 % seq_len == 0).all()

@@ -10,7 +10,8 @@ import rlstack
 SOURCE = Path(rlstack.__file__).parent
 ORDER = """
     data specs moments schedulers hparams distributions encoders models policy_file policies policy_check
-    env.base env.dummy env.classic env buffer ppo engine collector learner algorithm conditions tracking
+    env.base env.dummy env.classic env buffer ppo device workers passes kernels.base kernels.mlp kernels.lstm
+    kernels.outputs kernels.passes kernels engine collector learner algorithm conditions tracking
     trainer recipes display session cli __main__
 """.split()  # noqa: SIM905 (a list of 33 strings reads worse)
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from tensordict import TensorDict
 
-import rlstack.engine
-import rlstack.learner
+import rlstack.device
+import rlstack.passes
 from rlstack import Algorithm, NonFiniteError, RecurrentAlgorithm, ppo
 from rlstack.buffer import Sequences
 from rlstack.env import ContinuousDummyEnv, DiscreteDummyEnv
@@ -43,12 +43,12 @@ def direct_gradient():
     advantages, returns = ppo.gae(
         buffer.rewards.squeeze(-1).T / scale, buffer.values.squeeze(-1).T, gamma=0.95, gae_lambda=0.95
     )
-    batch = Sequences(buffer, ppo.normalize(advantages), returns).take(slice(0, 96))
-    evaluation = algorithm.policy.evaluate(batch.obs, batch.actions, None)
+    sequences, whole = Sequences(buffer, ppo.normalize(advantages), returns), slice(0, 96)
+    obs, state = sequences.observations(whole)
     loss = ppo.ppo_loss(
-        logp=evaluation.logp, old_logp=batch.logp, advantages=batch.advantages, values=evaluation.values,
-        old_values=batch.values, returns=batch.returns, entropy=evaluation.entropy, clip_param=0.2,
-        vf_clip_param=5.0, dual_clip_param=None, vf_coeff=1.0, entropy_coeff=0.0,
+        **algorithm.policy.evaluate(obs, sequences.actions(whole), state)._asdict(),
+        **sequences.columns(whole)._asdict(),
+        clip_param=0.2, vf_clip_param=5.0, dual_clip_param=None, vf_coeff=1.0, entropy_coeff=0.0,
     )  # fmt: skip
     gradients = torch.autograd.grad(loss.total, list(algorithm.policy.parameters()))
     return torch.cat([g.flatten() for g in gradients])
@@ -234,11 +234,12 @@ class TestFloat16:
 
     @pytest.fixture(autouse=True)
     def _float16(self, monkeypatch):
-        for module in (rlstack.engine, rlstack.learner):
+        for module in (rlstack.device, rlstack.passes):
             monkeypatch.setattr(module, "amp_dtype", lambda device: torch.float16)
 
     def make(self, **changes):
-        return Algorithm(ContinuousDummyEnv, **{**BASE, "model_config": SMALL, "enable_amp": True, **changes})
+        options = {**BASE, "model_config": SMALL, "enable_amp": True, "engine": "eager"}
+        return Algorithm(ContinuousDummyEnv, **{**options, **changes})
 
     def test_learns(self):
         algorithm = self.make()

@@ -50,9 +50,9 @@ class TestActAndEvaluate:
             state = steps[-1].state
         actions = torch.stack([step.actions for step in steps], 1)
         if recurrent:
-            evaluation = policy.evaluate(obs, actions, first)
+            evaluation = policy.evaluate(obs, actions.flatten(0, 1), first)
         else:
-            evaluation = policy.evaluate(obs.reshape(20, 1, 2), actions.flatten(0, 1).unsqueeze(1), None)
+            evaluation = policy.evaluate(obs.reshape(20, 1, 2), actions.flatten(0, 1), None)
         for name in ("logp", "values"):
             collected = torch.stack([getattr(step, name) for step in steps], 1).flatten(0, 1)
             assert torch.allclose(getattr(evaluation, name), collected, atol=1e-5)

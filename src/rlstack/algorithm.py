@@ -15,7 +15,8 @@ from . import data, ppo
 from .buffer import Sequences, minibatches
 from .collector import Collector
 from .data import Config, Stats
-from .engine import default_block_size, precision_scope, resolve_device
+from .device import resolve_device
+from .engine import default_block_size, make_passes
 from .env.base import EnvFactory, make_env
 from .hparams import Hparams, HparamsError, RecurrentHparams, check_options, flatten
 from .learner import Learner, StepRecord
@@ -38,11 +39,14 @@ class _PPO(ABC):
             torch.manual_seed(hparams.seed)
         self.env_cls = env_cls
         self.env = make_env(env_cls, hparams.num_envs, hparams.env_config, self.device)
-        self.hparams = self._resolve(hparams)
+        self.hparams = self._resolve_horizon(hparams)
         self.policy = self._make_policy()
-        self.scope = precision_scope(self.hparams, self.device)
-        self.collector = Collector(self.env, self.policy, self.hparams, self.scope)
-        self.learner = Learner(self.policy, self.hparams, self.device, self.scope)
+        if self.hparams.grad_block_size is None:
+            rows = default_block_size(self.policy, self.hparams, self.device)
+            self.hparams = replace(self.hparams, grad_block_size=rows)
+        self.passes = make_passes(self.policy, self.hparams, self.device)
+        self.collector = Collector(self.env, self.passes, self.hparams)
+        self.learner = Learner(self.passes, self.hparams)
         hp, lr = self.hparams, float(self.learner.optimizer.param_groups[0]["lr"])
         self.lr_scheduler = scheduler(lr, hp.lr_schedule, hp.lr_schedule_kind)
         self.entropy_scheduler = scheduler(
@@ -65,6 +69,7 @@ class _PPO(ABC):
         values["distribution_cls"] = self.policy.distribution_cls
         values["optimizer_config"] = self.learner.optimizer.defaults
         values["device"] = str(self.device)
+        values["engine"] = self.passes.name
         values["algorithm"] = type(self).__name__
         values["env"] = getattr(self.env_cls, "__qualname__", repr(self.env_cls))
         del values["model"]
@@ -113,16 +118,17 @@ class _PPO(ABC):
             raise RuntimeError("step() has no transitions to learn from: call collect() before each step()")
         start, hp = time.perf_counter(), self.hparams
         lr, entropy_coeff = self.lr_scheduler(self.env_steps), self.entropy_scheduler(self.env_steps)
-        sequences, explained_variance = self._targets()
-        total = len(sequences)
-        size = total if hp.accumulate_grads else hp.minibatch_size(total)
-        self.learner.begin(lr=lr, entropy_coeff=entropy_coeff)
-        for _ in range(hp.num_sgd_iters):
-            for index in minibatches(total, size, shuffle=hp.shuffle_minibatches, device=self.device):
-                if not self.learner.cancelled:
-                    self.learner.step(sequences, index)
-        self._absorb_observations()
-        *losses, grad_norm, explained = self._summarize(explained_variance)
+        with self.passes.threads():
+            sequences, explained_variance = self._targets()
+            total = len(sequences)
+            size = total if hp.accumulate_grads else hp.minibatch_size(total)
+            self.learner.begin(lr=lr, entropy_coeff=entropy_coeff)
+            for _ in range(hp.num_sgd_iters):
+                for index in minibatches(total, size, shuffle=hp.shuffle_minibatches, device=self.device):
+                    if not self.learner.cancelled:
+                        self.learner.step(sequences, index)
+            self._absorb_observations()
+            *losses, grad_norm, explained = self._summarize(explained_variance)
         return {
             **dict(zip(data.LOSS_STATS, losses, strict=True)),
             data.GRAD_NORM: grad_norm,
@@ -150,12 +156,12 @@ class _PPO(ABC):
             if self._eval_collector is None:
                 hp = self.hparams
                 env = make_env(self.env_cls, hp.num_envs, hp.env_config, self.device)
-                self._eval_collector = Collector(env, self.policy, hp, self.scope)
+                self._eval_collector = Collector(env, self.passes, hp)
             self._eval_collector.restart()
             self._eval_collector.begin(env_config)
             return self._eval_collector.run(deterministic=deterministic)
 
-    def _resolve(self, hparams: Hparams) -> Hparams:
+    def _resolve_horizon(self, hparams: Hparams) -> Hparams:
         """Return the hyperparameters as this environment and device allow them."""
         max_horizon = getattr(self.env, "max_horizon", None)
         horizon, resets = hparams.horizon, hparams.horizons_per_env_reset
@@ -163,12 +169,7 @@ class _PPO(ABC):
             horizon = min(horizon, max_horizon)
             longest = max_horizon // horizon
             resets = longest if resets == -1 else min(resets, longest)
-        resolved = replace(
-            hparams,
-            horizon=horizon,
-            horizons_per_env_reset=resets,
-            grad_block_size=hparams.grad_block_size or default_block_size(self.device),
-        )
+        resolved = replace(hparams, horizon=horizon, horizons_per_env_reset=resets)
         seq_len = resolved.sequence_length
         if horizon % seq_len:
             cap = f" (capped by {type(self.env).__name__}.max_horizon)" if horizon != hparams.horizon else ""

@@ -94,23 +94,16 @@ class Buffer:
             yield from ((key, tensor) for key, tensor in tensors if tensor.is_floating_point())
 
 
-class SequenceBatch(NamedTuple):
-    """N sequences of L steps; what the loss alone reads is flattened to rows."""
+class Columns(NamedTuple):
+    """What the loss reads of each row beside the policy, [N · L, 1]."""
 
-    obs: Any
-    """[N, L, ...]."""
-    actions: Any
-    """[N, L, *A]."""
-    state: TensorDict | None
-    """[N, ...]. Recurrent state before the first step."""
-    logp: Tensor
-    """[N · L, 1]. When the actions were taken."""
-    values: Tensor
-    """[N · L, 1]. When the actions were taken."""
+    old_logp: Tensor
+    """Log-probability of the action when it was taken."""
+    old_values: Tensor
+    """Value of the observation at that time."""
     advantages: Tensor
-    """[N · L, 1]."""
     returns: Tensor
-    """[N · L, 1]. Targets of the value function."""
+    """Target of the value function."""
 
 
 class Sequences:
@@ -135,25 +128,40 @@ class Sequences:
     def __len__(self) -> int:
         return self._num_sequences
 
-    def take(self, index: slice | Tensor) -> SequenceBatch:
-        """Return the sequences with these numbers: q starts in step q // B · L of environment q % B."""
-        if isinstance(index, slice) and self._seq_len == 1:
-            obs, actions = self._obs[index].unsqueeze(1), self._actions[index].unsqueeze(1)
-            columns = self._columns[index]
-        else:
-            rows = self._rows(index)
-            obs, actions = self._obs[rows], self._actions[rows]
-            columns = self._columns[rows.flatten()]
-        state = None if self._states is None else self._states[index]
-        return SequenceBatch(obs, actions, state, *columns.split(1, -1))
+    def observations(self, index: slice | Tensor) -> tuple[Any, TensorDict | None]:
+        """Return observations [N, L, ...] and the recurrent states before them [N, ...], None if feedforward.
 
-    def _rows(self, index: slice | Tensor) -> Tensor:
-        """Return where the steps of sequences are in the flattened buffer, [N, L]."""
+        Args:
+            index: Numbers of sequences; q starts in step q // B · L of environment q % B.
+        """
+        obs = _at(self._obs, self._rows(index)).unflatten(0, (count(index), self._seq_len))
+        return obs, None if self._states is None else _at(self._states, index)
+
+    def actions(self, index: slice | Tensor) -> Any:
+        """Return actions, [N · L, *A]."""
+        return _at(self._actions, self._rows(index))
+
+    def columns(self, index: slice | Tensor) -> Columns:
+        """Return what the loss reads beside the policy."""
+        return Columns(*_at(self._columns, self._rows(index)).split(1, -1))
+
+    def _rows(self, index: slice | Tensor) -> slice | Tensor:
+        """Return where the steps of sequences are in the flattened buffer, [N · L]."""
+        if self._seq_len == 1:
+            return index
         device = self._columns.device
         if isinstance(index, slice):
             index = torch.arange(index.start, index.stop, device=device)
         first = index // self._num_envs * (self._num_envs * self._seq_len) + index % self._num_envs
-        return first.unsqueeze(-1) + self._num_envs * torch.arange(self._seq_len, device=device)
+        rows = first.unsqueeze(-1) + self._num_envs * torch.arange(self._seq_len, device=device)
+        return rows.flatten()
+
+
+def _at(rows: Any, index: slice | Tensor) -> Any:
+    """Return the rows with these numbers."""
+    if isinstance(rows, Tensor) and isinstance(index, Tensor):
+        return rows.index_select(0, index)
+    return rows[index]
 
 
 def minibatches(total: int, size: int, *, shuffle: bool, device: torch.device) -> Iterator[slice | Tensor]:
@@ -162,6 +170,11 @@ def minibatches(total: int, size: int, *, shuffle: bool, device: torch.device) -
         yield from torch.randperm(total, device=device).split(size)
     else:
         yield from blocks(slice(0, total), size)
+
+
+def count(index: slice | Tensor) -> int:
+    """Return how many entries an index has."""
+    return index.stop - index.start if isinstance(index, slice) else len(index)
 
 
 def blocks(index: slice | Tensor, size: int) -> Iterator[slice | Tensor]:

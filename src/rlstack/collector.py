@@ -10,10 +10,9 @@ from torch import Tensor
 
 from .buffer import Buffer
 from .data import OBS, RETURN_STATS, REWARD_STATS, REWARDS, Config, NonFiniteError, Stats
-from .engine import Scope
 from .env.base import EnvError, checked_reset, checked_step
 from .hparams import Hparams, RecurrentHparams
-from .policies import Policy, RecurrentPolicy
+from .passes import Passes
 
 
 class Carry(NamedTuple):
@@ -30,16 +29,15 @@ class Collector:
 
     Args:
         env: The environment.
-        policy: Who acts in it.
+        passes: Of the policy that acts in it.
         hparams: How long a horizon is, and when to reset what.
-        scope: Context of the model.
     """
 
     buffer: Buffer
     """The last horizon."""
 
-    def __init__(self, env: Any, policy: Policy | RecurrentPolicy, hparams: Hparams, scope: Scope) -> None:
-        self.env, self.policy, self.hparams, self.scope = env, policy, hparams, scope
+    def __init__(self, env: Any, passes: Passes, hparams: Hparams) -> None:
+        self.env, self.passes, self.policy, self.hparams = env, passes, passes.policy, hparams
         self.env_config: Config | None = None
         """What the environment was last reset with."""
         self._seqs_per_state_reset = -1
@@ -122,25 +120,27 @@ class Collector:
         """Fill the buffer from its first observations on; return what goes on to the next horizon."""
         buffer, policy = self.buffer, self.policy
         state, sequences = self._carry
+        self.passes.prepare()
         for t in range(buffer.horizon):
             if buffer.states is not None and t % buffer.seq_len == 0:
                 if sequences == self._seqs_per_state_reset:
                     state, sequences = policy.initial_state(buffer.num_envs), 0
                 buffer.states[t // buffer.seq_len] = state
                 sequences += 1
-            with self.scope():
-                samples, logp, values, state = policy.sample(
-                    buffer.obs[t], state, deterministic=deterministic
-                )
-            buffer.actions[t] = samples
-            buffer.logp[t] = logp
-            buffer.values[t] = values
-            obs, rewards = checked_step(self.env, buffer.num_envs, policy.to_env(samples), t)
+            with self.passes.threads():
+                features, values, state = self.passes.step(buffer.obs[t], state)
+                samples, logp = policy.draw(features, deterministic=deterministic)
+                buffer.actions[t] = samples
+                buffer.logp[t] = logp
+                buffer.values[t] = values
+                actions = policy.to_env(samples)
+            obs, rewards = checked_step(self.env, buffer.num_envs, actions, t)
             # Copies: the environment may go on writing into what it returned.
             buffer.obs[t + 1] = obs
             buffer.rewards[t] = rewards
-        with self.scope():
-            buffer.values[-1] = policy.values(buffer.obs[-1], state)
+        # Its next state counts for nothing: the step is taken again if the environment goes on.
+        with self.passes.threads():
+            _, buffer.values[-1], _ = self.passes.step(buffer.obs[-1], state)
         return Carry(state, sequences)
 
     def _nonfinite_error(self) -> NonFiniteError | None:

@@ -15,7 +15,7 @@ from .data import LOG_STD, LOGITS, MEAN, Batch
 if TYPE_CHECKING:
     from .models import Model, RecurrentModel
 
-_LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
+HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 
 
 class Distribution(ABC):
@@ -128,7 +128,7 @@ class Normal(Distribution):
 
     def entropy(self) -> Tensor:
         """Return ½ + ½ log 2π + log std, summed over A: [N, 1]."""
-        return _sum_actions(0.5 + _LOG_SQRT_2PI + self._log_std)
+        return _sum_actions(0.5 + HALF_LOG_2PI + self._log_std)
 
 
 @final
@@ -171,7 +171,7 @@ class SquashedNormal(Distribution):
         variable = self._mean + self._log_std.exp() * torch.randn_like(self._mean)
         # log(1 − tanh² u) = 2 (log 2 − u − softplus(−2u)), stable for large |u|.
         log_slope = 2 * (math.log(2) - variable - softplus(-2 * variable))
-        return _sum_actions(0.5 + _LOG_SQRT_2PI + self._log_std + log_slope)
+        return _sum_actions(0.5 + HALF_LOG_2PI + self._log_std + log_slope)
 
 
 def default_distribution(action_spec: specs.TensorSpec) -> type[Distribution]:
@@ -222,7 +222,7 @@ def _check_feature(name: str, value: Tensor, shape: tuple[int, ...]) -> None:
 
 def _normal_logp(samples: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
     """Return −½ ((x − mean) / std)² − log std − ½ log 2π, elementwise."""
-    return -0.5 * ((samples - mean) * torch.exp(-log_std)) ** 2 - log_std - _LOG_SQRT_2PI
+    return -0.5 * ((samples - mean) * torch.exp(-log_std)) ** 2 - log_std - HALF_LOG_2PI
 
 
 def _sum_actions(values: Tensor) -> Tensor:

@@ -23,10 +23,20 @@ class ObservationEncoder(nn.Module):
     def __init__(self, observation_spec: specs.TensorSpec) -> None:
         super().__init__()
         self._leaves = list(specs.leaves(observation_spec))
+        (_, leaf), *others = self._leaves
+        # Already what it is to become.
+        self._plain = (
+            not others
+            and specs.kind(leaf) in (specs.Unbounded, specs.Bounded)
+            and leaf.dtype == torch.get_default_dtype()
+            and len(leaf.shape) == 1
+        )
         self.size = sum(_encoded_size(leaf) for _, leaf in self._leaves)
 
     def forward(self, obs: Batch) -> Tensor:
         """Return observations [*N, ...] as vectors [*N, size]."""
+        if self._plain and isinstance(obs, Tensor):
+            return obs
         if isinstance(obs, Tensor):
             return _encode(obs, self._leaves[0][1])
         return torch.cat([_encode(obs[path], leaf) for path, leaf in self._leaves], -1)

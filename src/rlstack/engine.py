@@ -1,53 +1,44 @@
-"""Where and how to compute: the device, its precision, and how much at a time."""
-
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any, TypeAlias
+"""How to compute: which passes for which policy, and how many rows at a time."""
 
 import torch
 
-from .data import Device
-from .hparams import Hparams, HparamsError
+from .hparams import Hparams
+from .kernels import Kernel, kernel_class
+from .kernels.passes import KernelPasses
+from .passes import EagerPasses, Passes
+from .policies import Policy, RecurrentPolicy
 
-Scope: TypeAlias = Callable[[], AbstractContextManager[Any]]
-"""Makes the context in which the policy's model runs."""
+_BLOCK_BYTES = 2**20
+"""Of one layer's activations for one block."""
 
 
-def resolve_device(device: Device) -> torch.device:
-    """Return the device that a hyperparameter names; `auto` is CUDA if there is one, else the CPU.
+def make_passes(policy: Policy | RecurrentPolicy, hparams: Hparams, device: torch.device) -> Passes:
+    """Return the fastest passes that compute what the policy's model does, or those that are asked for."""
+    cls = _kernel(policy, hparams, device)
+    if cls is not None:
+        return KernelPasses(policy, hparams, cls)
+    return EagerPasses(policy, hparams, device)
 
-    Raises:
-        HparamsError: If there is no such device.
+
+def default_block_size(policy: Policy | RecurrentPolicy, hparams: Hparams, device: torch.device) -> int:
+    """Return how many rows to compute at a time.
+
+    On a CPU: as many as keep their activations in a core's cache, and few enough to occupy all threads.
     """
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        resolved = torch.device(device)
-    except RuntimeError:
-        resolved = torch.device("meta")
-    if resolved.type not in ("cpu", "cuda"):
-        raise HparamsError(f"device is {str(device)!r}, expected auto, cpu or cuda")
-    if resolved.type == "cuda" and not torch.cuda.is_available():
-        raise HparamsError(f"device is {str(device)!r}, but torch finds no CUDA device here: use auto or cpu")
-    return resolved
+    if device.type == "cuda":
+        return 65536
+    if _kernel(policy, hparams, device) is None:
+        return 2048
+    config = policy.model.config
+    width = max(config.get("hiddens") or (config["hidden_size"],))
+    rows = _BLOCK_BYTES // (width * (2 if hparams.enable_amp else 4))
+    total = hparams.num_envs * hparams.horizon
+    minibatch = (hparams.sgd_minibatch_size or total) * hparams.sequence_length
+    share = -(-min(total, minibatch) // torch.get_num_threads())
+    return max(64, min(rows, share))
 
 
-def precision_scope(hparams: Hparams, device: torch.device) -> Scope:
-    """Return what makes the context for the model: 16-bit autocast if asked for, else nothing."""
-    if not hparams.enable_amp:
-        return nullcontext
-    dtype = amp_dtype(device)
-    # No cache: a weight cast before an optimizer step would be stale after it.
-    return lambda: torch.autocast(device.type, dtype, cache_enabled=False)
-
-
-def amp_dtype(device: torch.device) -> torch.dtype:
-    """Return float16 for a GPU that only emulates bfloat16, else bfloat16."""
-    if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
-        return torch.float16
-    return torch.bfloat16
-
-
-def default_block_size(device: torch.device) -> int:
-    """Return how many rows to compute at a time: on a CPU as many as keep their activations in its cache."""
-    return 2048 if device.type == "cpu" else 65536
+def _kernel(policy: Policy | RecurrentPolicy, hparams: Hparams, device: torch.device) -> type[Kernel] | None:
+    if hparams.engine != "auto" or device.type != "cpu":
+        return None
+    return kernel_class(policy, amp=hparams.enable_amp)

@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 import torch
 from pydantic import ConfigDict, Field, ValidationError
@@ -98,6 +98,8 @@ class Hparams:
     """Rows computed at a time; bounds memory and doesn't change the result. None suits the device."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
     """Seed of torch's generators, set when the algorithm is made; None leaves them as they are."""
+    engine: Literal["auto", "eager", "compile", "graph"] = "auto"
+    """How to compute: `eager` is the reference; `auto` is the fastest that gives the same, up to rounding."""
     device: str | torch.device = "auto"
     """Where to simulate and learn; `auto` is CUDA if there is one, else the CPU."""
 

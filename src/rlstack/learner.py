@@ -1,4 +1,4 @@
-"""Optimizer steps on a policy, in blocks of rows, without reading anything back.
+"""Optimizer steps on a policy, without reading anything back.
 
 Whatever decides whether an optimizer step is made stays on the device: finite losses and gradients, the KL
 limit, and whether an earlier step was cancelled. It reaches the host once, with the statistics.
@@ -10,13 +10,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .buffer import Sequences, blocks
+from .buffer import Sequences
 from .data import NonFiniteError
-from .engine import Scope, amp_dtype, default_block_size
 from .hparams import Hparams, HparamsError, check_options
-from .policies import Policy, RecurrentPolicy
-from .ppo import PPOLoss, ppo_loss
-from .specs import num_rows
+from .passes import Passes
+from .ppo import PPOLoss
 
 _MAX_SKIPPED_STEPS = 10
 """Optimizer steps that float16's gradient scaler may skip in a row while it looks for a scale."""
@@ -47,37 +45,23 @@ class Learner:
     """Makes optimizer steps on a policy.
 
     Args:
-        policy: Whose parameters to update.
+        passes: Whose parameters to update, and how the gradient is computed.
         hparams: What to optimize, and how.
-        device: Where the policy is.
-        scope: Context of the model, as while collecting.
     """
 
-    def __init__(
-        self,
-        policy: Policy | RecurrentPolicy,
-        hparams: Hparams,
-        device: torch.device,
-        scope: Scope,
-    ) -> None:
-        self.policy, self.hparams, self.scope = policy, hparams, scope
-        rows = hparams.grad_block_size or default_block_size(device)
-        self.block_size = max(1, rows // hparams.sequence_length)
-        """Sequences computed at a time."""
-        if hparams.accumulate_grads and hparams.sgd_minibatch_size:
-            self.block_size = min(self.block_size, hparams.sgd_minibatch_size)
-        self.parameters = [p for p in policy.parameters() if p.requires_grad]
+    def __init__(self, passes: Passes, hparams: Hparams) -> None:
+        self.passes, self.hparams = passes, hparams
+        self.parameters, self.scaler = passes.parameters, passes.scaler
         self.optimizer = _make_optimizer(hparams, self.parameters)
         # torch's fused SGD leaves its momentum uninitialized when its first step is gated.
         momentum = any(group.get("momentum") for group in self.optimizer.param_groups)
         self.gated = bool(getattr(self.optimizer, "_step_supports_amp_scaling", False)) and not momentum
         """Whether the optimizer itself obeys `found_inf`; else the host must read the flag."""
-        scaled = hparams.enable_amp and amp_dtype(device) == torch.float16
-        self.scaler = torch.amp.GradScaler(device.type) if scaled else None
         self.skipped_steps = 0
         """How many steps in a row the scaler has skipped."""
         self.updates = 0
         """How many updates have begun."""
+        device = passes.device
         self._on_cpu = device.type == "cpu"
         self._records: list[Tensor] = []
         self._alive = torch.ones((), dtype=torch.bool, device=device)
@@ -97,55 +81,22 @@ class Learner:
         return self._on_cpu and not bool(self._alive)
 
     def step(self, sequences: Sequences, index: slice | Tensor) -> None:
-        """Make one optimizer step from the sequences with these numbers, block by block."""
-        total = index.stop - index.start if isinstance(index, slice) else len(index)
-        self.optimizer.zero_grad(set_to_none=True)
-        losses = torch.zeros(len(PPOLoss._fields), device=self._alive.device)
-        for block in blocks(index, self.block_size):
-            loss, share = self._backward(sequences, block, total)
-            losses.add_(loss, alpha=share)
-        self._apply(losses)
-
-    def _backward(self, sequences: Sequences, block: slice | Tensor, total: int) -> tuple[Tensor, float]:
-        """Add the gradient of one block; return its losses [6] and its share in the step."""
-        batch, hparams = sequences.take(block), self.hparams
-        with self.scope():
-            evaluation = self.policy.evaluate(batch.obs, batch.actions, batch.state)
-        loss = ppo_loss(
-            logp=evaluation.logp,
-            old_logp=batch.logp,
-            advantages=batch.advantages,
-            values=evaluation.values,
-            old_values=batch.values,
-            returns=batch.returns,
-            entropy=evaluation.entropy,
-            clip_param=hparams.clip_param,
-            vf_clip_param=hparams.vf_clip_param,
-            dual_clip_param=hparams.dual_clip_param,
-            vf_coeff=hparams.vf_coeff,
-            entropy_coeff=self.entropy_coeff,
-        )
-        share = num_rows(batch.obs) / total
-        objective = share * loss.total
-        (objective if self.scaler is None else self.scaler.scale(objective)).backward()
-        return torch.stack(loss).detach(), share
+        """Make one optimizer step from the sequences with these numbers."""
+        self._apply(self.passes.gradient(sequences, index, self.entropy_coeff))
 
     @torch.no_grad()
     def _apply(self, losses: Tensor) -> None:
         """Make the pending optimizer step unless something speaks against it, and record it."""
         if self.scaler is not None:
             self.scaler.unscale_(self.optimizer)
-        gradients = [p.grad for p in self.parameters if p.grad is not None]
-        grad_norm = torch.nn.utils.get_total_norm(gradients)
-        if self.hparams.max_grad_norm is not None:
-            torch.nn.utils.clip_grads_with_norm_(self.parameters, self.hparams.max_grad_norm, grad_norm)
-        pending = PPOLoss(*losses)
-        loss_ok, grad_ok = pending.total.isfinite(), grad_norm.isfinite()
-        kl_ok = torch.ones_like(loss_ok)
+        grad_norm = self._clip()
+        total, *_, kl_div, _ = losses.unbind()
+        loss_ok, grad_ok = total.isfinite(), grad_norm.isfinite()
+        sound = loss_ok
         if self.hparams.target_kl_div is not None:
-            kl_ok = pending.kl_div <= 1.5 * self.hparams.target_kl_div
+            sound = loss_ok & (kl_div <= 1.5 * self.hparams.target_kl_div)
         tried = self._alive.clone()
-        go = tried & loss_ok & grad_ok & kl_ok
+        go = tried & sound & grad_ok
         if self.gated:
             self.optimizer.found_inf = (~go).to(torch.float32)  # type: ignore[attr-defined]
             self.optimizer.step()
@@ -154,9 +105,22 @@ class Learner:
         if self.scaler is not None:
             self.scaler.update()
         # A step that the scaler skips is tried again with a smaller scale; the rest of the update goes on.
-        self._alive.copy_(tried & loss_ok & kl_ok if self.scaler is not None else go)
-        rest = torch.stack([grad_norm, *(flag.to(grad_norm.dtype) for flag in (tried, loss_ok, grad_ok, go))])
-        self._records.append(torch.cat([losses, rest.to(losses.dtype)]))
+        self._alive.copy_(tried & sound if self.scaler is not None else go)
+        flags = torch.stack((tried, loss_ok, grad_ok, go)).to(losses.dtype)
+        self._records.append(torch.cat((losses, grad_norm.to(losses.dtype).view(1), flags)))
+
+    def _clip(self) -> Tensor:
+        """Scale the gradient down to the largest norm that is allowed; return its norm before, []."""
+        most, flat = self.hparams.max_grad_norm, self.passes.flat_gradient
+        if flat is not None:
+            norm = torch.linalg.vector_norm(flat)
+            if most is not None:
+                flat.mul_((most / (norm + 1e-6)).clamp_max_(1.0))
+            return norm
+        norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
+        if most is not None:
+            torch.nn.utils.clip_grads_with_norm_(self.parameters, most, norm)
+        return norm
 
     def records(self) -> Tensor:
         """Return a `StepRecord` for each optimizer step of the update, on the device: [steps, 11]."""

@@ -84,9 +84,17 @@ class RecurrentModel(_Network):
 class _Head(nn.Module, ABC):
     """Last layer of a default model: features of the action distribution from a hidden vector."""
 
+    shape: tuple[int, ...]
+    """Of one row of what it puts out."""
+    linear: nn.Linear
+
     @abstractmethod
+    def features(self, output: Tensor) -> TensorDict:
+        """Return the features that the linear layer's output [*N, k] stands for."""
+
     def forward(self, hidden: Tensor) -> TensorDict:
         """Return the features for hidden vectors [*N, size]."""
+        return self.features(self.linear(hidden))
 
 
 @final
@@ -94,16 +102,15 @@ class _DiscreteHead(_Head):
     def __init__(self, size: int, action_spec: specs.TensorSpec) -> None:
         super().__init__()
         if specs.kind(action_spec) is specs.MultiCategorical:
-            self._shape: tuple[int, ...] = (int(action_spec.nvec.sum()),)
+            self.shape: tuple[int, ...] = (int(action_spec.nvec.sum()),)
         elif specs.kind(action_spec) is specs.Categorical:
-            self._shape = (*action_spec.shape, int(action_spec.space.n))
+            self.shape = (*action_spec.shape, int(action_spec.space.n))
         else:
             raise _refusal("discrete", "Categorical or MultiCategorical", action_spec)
-        self.logits = _linear(size, _num_elements(self._shape), gain=0.01)
+        self.linear = _linear(size, _num_elements(self.shape), gain=0.01)
 
-    def forward(self, hidden: Tensor) -> TensorDict:
-        logits = self.logits(hidden).unflatten(-1, self._shape)
-        return TensorDict({LOGITS: logits}, batch_size=hidden.shape[:-1])
+    def features(self, output: Tensor) -> TensorDict:
+        return TensorDict({LOGITS: output.unflatten(-1, self.shape)}, batch_size=output.shape[:-1])
 
 
 @final
@@ -117,14 +124,14 @@ class _ContinuousHead(_Head):
             or not action_spec.dtype.is_floating_point
         ):
             raise _refusal("continuous", "floating Unbounded or Bounded", action_spec)
-        self._shape = tuple(action_spec.shape)
-        self.mean = _linear(size, _num_elements(self._shape), gain=0.01)
-        self.log_std = nn.Parameter(torch.zeros(self._shape))
+        self.shape = tuple(action_spec.shape)
+        self.linear = _linear(size, _num_elements(self.shape), gain=0.01)
+        self.log_std = nn.Parameter(torch.zeros(self.shape))
 
-    def forward(self, hidden: Tensor) -> TensorDict:
-        mean = self.mean(hidden).unflatten(-1, self._shape)
+    def features(self, output: Tensor) -> TensorDict:
+        mean = output.unflatten(-1, self.shape)
         features = {MEAN: mean, LOG_STD: self.log_std.to(mean.dtype).expand_as(mean)}
-        return TensorDict(features, batch_size=hidden.shape[:-1])
+        return TensorDict(features, batch_size=output.shape[:-1])
 
 
 class _MLP(Model):

@@ -15,8 +15,6 @@ from .models import Model, RecurrentModel
 from .moments import ObservationNormalizer
 from .policy_file import PolicyFileError
 
-_HALF = (torch.bfloat16, torch.float16)
-
 
 class _Policy(nn.Module, ABC):
     """A model and an action distribution; feedforward is recurrence with no state and sequences of 1."""
@@ -100,27 +98,33 @@ class _Policy(nn.Module, ABC):
     @torch.no_grad()
     def sample(self, obs: Batch, state: TensorDict | None, *, deterministic: bool = False) -> PolicyStep:
         """Return what `act` does, unchecked and with the actions as the distribution sampled them."""
-        features, values, state = self._step(self._normalize(obs), state)
+        features, values, state = self.forward_step(obs, state)
+        samples, logp = self.draw(features, deterministic=deterministic)
+        return PolicyStep(samples, logp, values, state)
+
+    def forward_step(
+        self, obs: Batch, state: TensorDict | None
+    ) -> tuple[TensorDict, Tensor, TensorDict | None]:
+        """Return features [B, ...], values [B, 1] and the next state for observations [B, ...]."""
+        return self._step(self.normalize(obs), state)
+
+    def draw(self, features: TensorDict, *, deterministic: bool = False) -> tuple[Any, Tensor]:
+        """Return actions [B, *A] as the distribution samples them, and their log-probabilities [B, 1]."""
         distribution = self.distribution_cls(features, self.model)
         samples = distribution.deterministic_sample() if deterministic else distribution.sample()
-        return PolicyStep(samples, distribution.logp(samples), values, state)
-
-    @torch.no_grad()
-    def values(self, obs: Batch, state: TensorDict | None) -> Tensor:
-        """Return the values [B, 1] of observations [B, ...]."""
-        return self._step(self._normalize(obs), state)[1]
+        return samples, distribution.logp(samples)
 
     def evaluate(self, obs: Batch, actions: Batch, state: TensorDict | None) -> Evaluation:
         """Return log-probabilities, values and entropy of actions that were taken, with gradients.
 
         Args:
             obs: [N, L, ...]. Sequences of observations; L is 1 for a feedforward policy.
-            actions: [N, L, *A]. As the distribution sampled them.
+            actions: [N · L, *A]. As the distribution sampled them.
             state: [N, ...]. State before the first step of each sequence; None if feedforward.
         """
-        features, values = self._sequences(self._normalize(obs), state)
+        features, values = self._sequences(self.normalize(obs), state)
         distribution = self.distribution_cls(features, self.model)
-        return Evaluation(distribution.logp(actions.flatten(0, 1)), values, distribution.entropy())
+        return Evaluation(distribution.logp(actions), values, distribution.entropy())
 
     def to_env(self, samples: Batch) -> Batch:
         """Return samples [B, *A] of the distribution as the actions that the environment takes."""
@@ -142,13 +146,14 @@ class _Policy(nn.Module, ABC):
 
     @abstractmethod
     def _step(self, obs: Batch, state: TensorDict | None) -> tuple[TensorDict, Tensor, TensorDict | None]:
-        """Return features [B, ...], values [B, 1] and the next state for observations [B, ...]."""
+        """Return what `forward_step` does, for normalized observations."""
 
     @abstractmethod
     def _sequences(self, obs: Batch, state: TensorDict | None) -> tuple[TensorDict, Tensor]:
         """Return features [N · L, ...] and values [N · L, 1] for observations [N, L, ...]."""
 
-    def _normalize(self, obs: Batch) -> Batch:
+    def normalize(self, obs: Batch) -> Batch:
+        """Return observations as the model takes them."""
         return obs if self.normalizer is None else self.normalizer(obs)
 
     @property
@@ -242,7 +247,7 @@ class Policy(_Policy):
 
     def _step(self, obs: Batch, state: TensorDict | None) -> tuple[TensorDict, Tensor, None]:
         features, values = self.model(obs)
-        return _widen(features), _widen(values), None
+        return specs.widen(features), specs.widen(values), None
 
     def _sequences(self, obs: Batch, state: TensorDict | None) -> tuple[TensorDict, Tensor]:
         return self._step(obs.flatten(0, 1), state)[:2]
@@ -266,20 +271,11 @@ class RecurrentPolicy(_Policy):
 
     def _step(self, obs: Batch, state: TensorDict | None) -> tuple[TensorDict, Tensor, TensorDict]:
         features, values, state = self.model(obs.unsqueeze(1), state)
-        return _widen(features.squeeze(1)), _widen(values.squeeze(1)), _widen(state)
+        return specs.widen(features.squeeze(1)), specs.widen(values.squeeze(1)), specs.widen(state)
 
     def _sequences(self, obs: Batch, state: TensorDict | None) -> tuple[TensorDict, Tensor]:
         features, values, _ = self.model(obs, state)
-        return _widen(features.flatten(0, 1)), _widen(values.flatten(0, 1))
-
-
-def _widen(value: Any) -> Any:
-    """Return what a model returned in 16 bits as float32, the rest as it is."""
-    if isinstance(value, Tensor):
-        return value.float() if value.dtype in _HALF else value
-    if any(leaf.dtype in _HALF for leaf in value.values(True, True)):
-        return value.apply(_widen)
-    return value
+        return specs.widen(features.flatten(0, 1)), specs.widen(values.flatten(0, 1))
 
 
 def _name(cls: type) -> str:

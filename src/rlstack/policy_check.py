@@ -79,7 +79,7 @@ def _problems(policy: Policy | RecurrentPolicy, obs: Batch) -> Iterator[str]:
         yield problem
         return
     stored = samples.to(spec.dtype) if isinstance(samples, Tensor) else samples
-    taken = policy.evaluate(obs.unsqueeze(1), stored.unsqueeze(1), state)
+    taken = policy.evaluate(obs.unsqueeze(1), stored, state)
     yield from _wrong_shape(f"logp of {distribution}", step.logp, [_ROWS, 1])
     yield from _wrong_shape(f"entropy of {distribution}", taken.entropy, [_ROWS, 1])
 

@@ -34,6 +34,8 @@ __all__ = [
     "Unbounded",
 ]
 
+_HALF = (torch.bfloat16, torch.float16)
+
 # Subclasses before their parents: torchrl's Binary and MultiCategorical are Categoricals.
 _LEAVES = (Binary, MultiCategorical, OneHot, Categorical, Bounded, Unbounded)
 
@@ -205,3 +207,12 @@ def _shape_hint(got: tuple[int, ...], expected: tuple[int, ...]) -> str:
     if prod(got) == prod(expected):
         return ": reshape it"
     return ""
+
+
+def widen(value: Any) -> Any:
+    """Return what a model returned in 16 bits as float32, the rest as it is."""
+    if isinstance(value, Tensor):
+        return value.float() if value.dtype in _HALF else value
+    if any(leaf.dtype in _HALF for leaf in value.values(True, True)):
+        return value.apply(widen)
+    return value

@@ -1,0 +1,41 @@
+"""Which model has a forward and backward pass of its own, written out."""
+
+import torch
+from torch import nn
+
+from ..distributions import Categorical, Normal, SquashedNormal
+from ..policies import Policy, RecurrentPolicy
+from .base import Kernel
+from .lstm import LSTMKernel
+from .mlp import MLPKernel
+
+__all__ = ["Kernel", "kernel_class"]
+
+_DISTRIBUTIONS = (Categorical, Normal, SquashedNormal)
+_ACTIVATIONS = (nn.ReLU, nn.Tanh)
+
+
+def kernel_class(policy: Policy | RecurrentPolicy, *, amp: bool) -> type[Kernel] | None:
+    """Return the kernel that computes what this very policy does, or None if there is none."""
+    if policy.distribution_cls not in _DISTRIBUTIONS:
+        return None
+    model = policy.model
+    cls: type[Kernel]
+    if type(model) in Policy.default_models:
+        layers = [*model.policy[:-1], *model.value]
+        cls, expected = MLPKernel, all(type(layer) in (nn.Linear, *_ACTIVATIONS) for layer in layers)
+    elif type(model) in RecurrentPolicy.default_models:
+        # Cells in 16 bits would lose what they remember.
+        lstm = model.lstm
+        plain_lstm = type(lstm) is nn.LSTM and lstm.bias and not lstm.bidirectional and not lstm.proj_size
+        cls, expected = LSTMKernel, not amp and plain_lstm and type(model.value) is nn.Linear
+    else:
+        return None
+    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    hooked = any(getattr(module, name) for module in model.modules() for name in hooks)
+    parameters = list(model.parameters())
+    plain = all(type(p) is nn.Parameter and p.requires_grad and not p._backward_hooks for p in parameters)
+    dtypes = {parameter.dtype for parameter in parameters}
+    known = dtypes in ({torch.float32}, {torch.float64})
+    on_cpu = all(parameter.device.type == "cpu" for parameter in parameters)
+    return cls if expected and not hooked and plain and known and on_cpu else None

@@ -1,0 +1,110 @@
+"""The policy's forward and backward passes over many rows, a block of them at a time."""
+
+from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager, nullcontext
+from typing import final
+
+import torch
+from tensordict import TensorDict
+from torch import Tensor
+
+from .buffer import Columns, Sequences, blocks, count
+from .data import Batch, Evaluation
+from .device import amp_dtype, precision_scope
+from .hparams import Hparams
+from .policies import Policy, RecurrentPolicy
+from .ppo import PPOLoss, ppo_loss
+from .specs import num_rows
+
+
+class Passes(ABC):
+    """How the policy's model is run, while collecting and while updating.
+
+    Args:
+        policy: Whose model it is.
+        hparams: What the loss is, and how many rows to compute at a time.
+        device: Where the policy is.
+    """
+
+    name: str
+    block_size: int
+    """Sequences computed at a time."""
+    scaler: torch.amp.GradScaler | None = None
+    """What scales the loss for float16."""
+    flat_gradient: Tensor | None = None
+    """The gradient of all parameters in one piece, if it is."""
+
+    def __init__(self, policy: Policy | RecurrentPolicy, hparams: Hparams, device: torch.device) -> None:
+        self.policy, self.hparams, self.device = policy, hparams, device
+        assert hparams.grad_block_size is not None
+        self.block_size = max(1, hparams.grad_block_size // hparams.sequence_length)
+        if hparams.accumulate_grads and hparams.sgd_minibatch_size:
+            self.block_size = min(self.block_size, hparams.sgd_minibatch_size)
+        self.parameters = [p for p in policy.parameters() if p.requires_grad]
+
+    def threads(self) -> AbstractContextManager[None]:
+        """Return the context for all computation but the environment's."""
+        return nullcontext()
+
+    @abstractmethod
+    def prepare(self) -> None:
+        """Take in the parameters, before the first step of a horizon."""
+
+    @abstractmethod
+    def step(self, obs: Batch, state: TensorDict | None) -> tuple[TensorDict, Tensor, TensorDict | None]:
+        """Return features [B, ...], values [B, 1] and the next state for observations [B, ...]."""
+
+    @abstractmethod
+    def gradient(self, sequences: Sequences, index: slice | Tensor, entropy_coeff: float) -> Tensor:
+        """Put the gradient of the loss of some sequences into the parameters; return the losses, [6]."""
+
+    def loss(self, evaluation: Evaluation, columns: Columns, entropy_coeff: float) -> PPOLoss:
+        """Return the loss of rows, given what the policy says of their actions now."""
+        hparams = self.hparams
+        return ppo_loss(
+            **evaluation._asdict(),
+            **columns._asdict(),
+            clip_param=hparams.clip_param,
+            vf_clip_param=hparams.vf_clip_param,
+            dual_clip_param=hparams.dual_clip_param,
+            vf_coeff=hparams.vf_coeff,
+            entropy_coeff=entropy_coeff,
+        )
+
+
+@final
+class EagerPasses(Passes):
+    """Any model, forward by its own code and backward by autograd."""
+
+    name = "eager"
+
+    def __init__(self, policy: Policy | RecurrentPolicy, hparams: Hparams, device: torch.device) -> None:
+        super().__init__(policy, hparams, device)
+        self._scope = precision_scope(hparams, device)
+        if hparams.enable_amp and amp_dtype(device) == torch.float16:
+            self.scaler = torch.amp.GradScaler(device.type)
+
+    def prepare(self) -> None:
+        """Do nothing: the model reads its parameters itself."""
+
+    def step(self, obs: Batch, state: TensorDict | None) -> tuple[TensorDict, Tensor, TensorDict | None]:
+        """Return features [B, ...], values [B, 1] and the next state."""
+        with self._scope():
+            return self.policy.forward_step(obs, state)
+
+    def gradient(self, sequences: Sequences, index: slice | Tensor, entropy_coeff: float) -> Tensor:
+        """Return features [B, ...], values [B, 1] and the next state."""
+        for parameter in self.parameters:
+            parameter.grad = None
+        total = count(index)
+        losses = torch.zeros(len(PPOLoss._fields), device=self.device)
+        for block in blocks(index, self.block_size):
+            obs, state = sequences.observations(block)
+            with self._scope():
+                evaluation = self.policy.evaluate(obs, sequences.actions(block), state)
+            loss = self.loss(evaluation, sequences.columns(block), entropy_coeff)
+            share = num_rows(obs) / total
+            objective = share * loss.total
+            (objective if self.scaler is None else self.scaler.scale(objective)).backward()
+            losses.add_(torch.stack(loss).detach(), alpha=share)
+        return losses

@@ -1,0 +1,70 @@
+"""Threads that share the rows of a minibatch among them."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import cache
+from itertools import count
+from typing import final
+
+import torch
+
+
+@final
+class Workers:
+    """Runs a function on several threads at once, each computing by itself.
+
+    torch splits single operations among its threads and waits for the slowest after each; whole blocks of
+    rows are split with one wait in all.
+
+    Args:
+        count: How many threads, the calling one included.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    @contextmanager
+    def instead_of_torchs(self) -> Iterator[None]:
+        """Let torch compute on one thread meanwhile.
+
+        After a parallel operation its threads go on spinning for a while, on the cores that ours need.
+        """
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1 if self.count > 1 else threads)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
+
+    def run(self, function: Callable[[int, int], None], jobs: int) -> None:
+        """Call `function(thread, job)` for the jobs 0 … jobs − 1, each on whichever thread is free.
+
+        What it raises comes out here, after all threads have ended.
+        """
+        numbers = count()
+
+        def work(thread: int) -> None:
+            while (job := next(numbers)) < jobs:
+                function(thread, job)
+
+        others = [_pool(self.count).submit(_alone, work, n) for n in range(1, min(self.count, jobs))]
+        try:
+            work(0)
+        finally:
+            faults = [other.exception() for other in others]
+        for fault in faults:
+            if fault is not None:
+                raise fault
+
+
+def _alone(function: Callable[[int], None], number: int) -> None:
+    torch.set_num_threads(1)
+    with torch.no_grad():
+        function(number)
+
+
+@cache
+def _pool(count: int) -> ThreadPoolExecutor:
+    """Return the threads beside the calling one; they are made once and wait until they are needed."""
+    return ThreadPoolExecutor(count - 1, thread_name_prefix="rlstack")
