@@ -1,96 +1,181 @@
-"""The default work: transitions per second and peak memory, beside rl8 1.0.0.
+"""Transitions per second beside other libraries, on the same environments and networks.
 
-    python benchmarks/throughput.py [--pairs 3] [--lines full minibatch amp] [--write]
+    python benchmarks/throughput.py [--lines full minibatch …] [--peers rl8 sb3 …] [--write]
 
-DiscreteDummyEnv with 8192 environments, a horizon of 32, two networks 1 → 256 → 256 → (2 | 1), Adam, 4 SGD
-iterations; as one full batch, or in minibatches of 8192. Each library runs in a virtual environment of its
-own (rl8's is made under `.bench` the first time) and each measurement in a fresh process: one iteration to
-warm up, two that count. The contestants alternate, so that a slow minute of the machine slows both; ratios
-are taken pair by pair. `--write` puts the result under `benchmarks/results`.
+Each library runs in a virtual environment of its own (made under `.bench` the first time), each measurement
+in a fresh process: one iteration to warm up, two that count. A peer's runs alternate with ours, five times
+for rl8 and three times for the others, so that a slow minute of the machine slows both; ratios are taken pair
+by pair. Between them the rate of plain matrix products is measured: that is the limit.
+
+What was measured is kept in `.bench/throughput.json` as it comes, and another call goes on from there;
+`--fresh` begins anew. `--write` puts the tables under `benchmarks/results`.
 """
 
 import argparse
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import report
 
-ROOT = Path(__file__).parent.parent
-RL8 = ROOT / ".bench" / "rl8"
-TRANSITIONS = 8192 * 32
-LINES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
-    "full": ("full batch", {}, {}),
-    "minibatch": ("minibatch 8192", {"sgd_minibatch_size": 8192}, {"sgd_minibatch_size": 8192}),
-    # rl8 has no 16-bit precision on a CPU: ours beside its float32.
-    "amp": ("full batch, ours with enable_amp", {"enable_amp": True}, {}),
+HERE = Path(__file__).parent
+BENCH = HERE.parent / ".bench"
+STATE = BENCH / "throughput.json"
+sys.path.append(str(HERE / "contestants"))
+from common import Work  # noqa: E402 (beside the contestants, which import it in their own environments)
+
+ROUNDS = {"rl8": 5}
+OTHER_ROUNDS = 3
+BLOCK = (1024, 256)
+"""Rows and columns of the matrix products that are the limit: those of the default work's blocks."""
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A library that takes part."""
+
+    title: str
+    script: str
+    packages: tuple[str, ...]
+    """What to install; nothing if rlstack's own environment has it."""
+
+
+PEERS = {
+    "rl8": Peer("rl8 1.0.0", "rl8_", ("rl8==1.0.0", "torch")),
+    "sb3": Peer("Stable-Baselines3 2.9.2", "sb3", ("stable-baselines3==2.9.2", "torch")),
+    "cleanrl": Peer("CleanRL's way", "cleanrl", ()),
+    "skrl": Peer("skrl 2.1.1", "skrl_", ("skrl==2.1.1", "torch")),
+    "rsl_rl": Peer("rsl_rl 5.5.1", "rsl_rl_", ("rsl-rl-lib==5.5.1", "torch")),
+    "torchrl": Peer("TorchRL 0.14.1", "torchrl_", ()),
+    "rejax": Peer("rejax 0.1.3 (JAX)", "rejax_", ("rejax==0.1.3", "gymnax==0.0.9", "jax==0.10.2")),
 }
-"""Title, our hyperparameters and rl8's."""
 
 
-def contest(library: str, config: dict[str, Any]) -> dict[str, float]:
-    """Run inside the library's own environment; return its rate and its memory above the imports."""
-    if library == "rl8":
-        from rl8 import AlgorithmConfig  # type: ignore[import-not-found]
-        from rl8.env import DiscreteDummyEnv  # type: ignore[import-not-found]
-    else:
-        from rlstack import Algorithm
-        from rlstack.env import DiscreteDummyEnv
+@dataclass(frozen=True)
+class Line:
+    """A line of the table: some work, and who does it."""
 
-    imported = memory_now()
-    if library == "rl8":
-        algorithm = AlgorithmConfig(device="cpu", **config).build(DiscreteDummyEnv)
-    else:
-        algorithm = Algorithm(DiscreteDummyEnv, device="cpu", **config)
-    seconds = []
-    for _ in range(3):
-        start = time.perf_counter()
-        algorithm.collect()
-        algorithm.step()
-        seconds.append(time.perf_counter() - start)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return {"rate": TRANSITIONS / statistics.mean(seconds[1:]), "memory": peak - imported}
+    title: str
+    work: Work
+    peers: tuple[str, ...] = ("rl8", "sb3", "cleanrl", "skrl", "torchrl", "rejax")
 
 
-def memory_now() -> int:
-    """Return the resident memory of this process, bytes."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * resource.getpagesize()
+AMP = {"enable_amp": True}
+LINES = {
+    "full": Line("default work, full batch", Work()),
+    "minibatch": Line("default work, minibatch 8192", Work(minibatch=8192)),
+    # rl8 has no 16-bit precision on a CPU: ours beside its float32.
+    "amp": Line("default work, full batch, ours in bfloat16", Work(options=AMP), ("rl8",)),
+    "small": Line(
+        "small: 64-64 tanh, 1024 environments, minibatch 4096",
+        Work(num_envs=1024, minibatch=4096, hiddens=(64, 64), activation="tanh", iterations=10),
+    ),
+    "b64": Line("64 environments, full batch", Work(num_envs=64, minibatch=2048, iterations=20)),
+    "recurrent": Line("recurrent: LSTM 256, sequences of 4", Work(recurrent=True), ("rl8", "cleanrl")),
+    "continuous": Line(
+        "continuous actions, 2048 environments, minibatch 8192",
+        Work(env="continuous", num_envs=2048, minibatch=8192),
+        ("rl8", "sb3", "cleanrl", "skrl", "rsl_rl", "torchrl", "rejax"),
+    ),
+    "cartpole": Line(
+        "CartPole, 2048 environments, minibatch 8192", Work(env="cartpole", num_envs=2048, minibatch=8192)
+    ),
+}
 
 
-def run(library: str, config: dict[str, Any]) -> dict[str, float]:
-    """Return what `contest` measures in a fresh process."""
-    python = RL8 / "bin" / "python" if library == "rl8" else Path(sys.executable)
-    command = [str(python), __file__, "--contestant", library, "--config", json.dumps(config)]
+def flops(work: Work) -> float:
+    """Return the floating-point operations of one transition: products alone, two per multiplication."""
+    outputs = work.num_actions + 1
+    if work.recurrent:
+        forward = 2 * 4 * 256 * (work.obs_size + 256) + 2 * 256 * outputs
+        # Nobody needs the derivative by the observations.
+        back = 2 * forward - 2 * 4 * 256 * work.obs_size
+        return work.epochs * (forward + back) + forward * (1 + 1 / work.horizon)
+    actor, critic = (
+        [2 * a * b for a, b in zip((work.obs_size, *work.hiddens), (*work.hiddens, k), strict=True)]
+        for k in (work.num_actions, 1)
+    )
+    forward = sum(actor) + sum(critic)
+    back = 2 * forward - actor[0] - critic[0]
+    return work.epochs * (forward + back) + forward + sum(critic) / work.horizon
+
+
+def limit(seconds: float = 0.25, windows: int = 5) -> float:
+    """Return the rate of matrix products in float32, FLOP/s: the median of some windows of time."""
+    import torch
+
+    rows, size = BLOCK
+    x, weight, out = torch.randn(rows, size), torch.randn(size, size), torch.empty(rows, size)
+    rates = []
+    for _ in range(windows):
+        start, count = time.perf_counter(), 0
+        while (passed := time.perf_counter() - start) < seconds:
+            torch.mm(x, weight, out=out)
+            count += 1
+        rates.append(2 * rows * size * size * count / passed)
+    return statistics.median(rates)
+
+
+def python(name: str) -> Path:
+    """Return the interpreter of a contestant, after making its environment if there is none."""
+    packages = PEERS[name].packages if name in PEERS else ()
+    if not packages:
+        return Path(sys.executable)
+    home = BENCH / name
+    if not (home / ".installed").exists():
+        print(f"installing {', '.join(packages)}", file=sys.stderr, flush=True)
+        subprocess.run([sys.executable, "-m", "venv", "--clear", str(home)], check=True)
+        pins = ["-c", str(HERE.parent / "constraints.txt")] if "torch" in packages else []
+        subprocess.run([str(home / "bin" / "pip"), "install", "-q", *pins, *packages], check=True)
+        (home / ".installed").touch()
+    return home / "bin" / "python"
+
+
+def run(name: str, work: Work) -> dict[str, float]:
+    """Return what a contestant measures in a fresh process."""
+    script = PEERS[name].script if name in PEERS else "ours"
+    command = [str(python(name)), str(HERE / "contestants" / f"{script}.py"), json.dumps(asdict(work))]
     environment = os.environ | {"PYTHONWARNINGS": "ignore", "MLFLOW_DISABLE_TELEMETRY": "true"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     if done.returncode:
-        raise RuntimeError(f"{library} failed:\n{done.stderr}")
+        raise RuntimeError(f"{name} failed:\n{done.stderr}")
     result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return result
 
 
-def make_rl8() -> None:
-    if (RL8 / ".installed").exists():
-        return
-    subprocess.run([sys.executable, "-m", "venv", str(RL8)], check=True)
-    pip = [
-        str(RL8 / "bin" / "pip"),
-        "install",
-        "-q",
-        "-c",
-        str(ROOT / "constraints.txt"),
-        "rl8==1.0.0",
-        "torch",
-    ]
-    subprocess.run(pip, check=True)
-    (RL8 / ".installed").touch()
+def missing(line: str, peers: list[str], state: dict[str, Any]) -> Iterator[str]:
+    """Yield the peers that still have to be measured, round after round."""
+    done = {peer: len(state.get(line, {}).get(peer, [])) for peer in peers}
+    for number in range(max(ROUNDS.values())):
+        for peer in LINES[line].peers:
+            if peer in peers and done[peer] <= number < ROUNDS.get(peer, OTHER_ROUNDS):
+                yield peer
+
+
+def measure(line: str, peers: list[str], state: dict[str, Any]) -> None:
+    """Measure what is missing of a line, and keep it."""
+    work = LINES[line].work
+    # rl8 computes in float32 all the same, and takes no hyperparameters of ours.
+    theirs = replace(work, options={})
+    ours: dict[str, float] | None = None
+    for peer in list(missing(line, peers, state)):
+        # One run of ours stands between two peers and is compared with both.
+        first = ours is None
+        mine = ours or run("ours", work)
+        their = run(peer, theirs)
+        ours = mine if first else None
+        pair = {"ours": mine, "peer": their, "limit": limit(), "first": first}
+        state.setdefault(line, {}).setdefault(peer, []).append(pair)
+        STATE.write_text(json.dumps(state, indent=1) + "\n")
+        ratio = mine["rate"] / their["rate"]
+        print(f"{line} {peer} {mine['rate']:,.0f} / {their['rate']:,.0f} = {ratio:.2f}", flush=True)
 
 
 def middle(values: list[float], scale: float = 1.0, digits: int = 0) -> str:
@@ -99,57 +184,65 @@ def middle(values: list[float], scale: float = 1.0, digits: int = 0) -> str:
     return "{} ({}–{})".format(*(f"{number / scale:,.{digits}f}" for number in numbers))
 
 
-def measure(name: str, pairs: int) -> tuple[str, list[dict[str, Any]]]:
-    """Return the table's line and the raw measurements."""
-    title, our_config, their_config = LINES[name]
-    raw = []
-    for _ in range(pairs):
-        raw.append({"rlstack": run("rlstack", our_config), "rl8": run("rl8", their_config)})
-        print(name, json.dumps(raw[-1]), file=sys.stderr, flush=True)
-    ours, theirs = ([pair[library] for pair in raw] for library in ("rlstack", "rl8"))
-    ratios = [pair["rlstack"]["rate"] / pair["rl8"]["rate"] for pair in raw]
-    cells = [
-        title,
-        middle([result["rate"] for result in ours]),
-        middle([result["rate"] for result in theirs]),
-        middle(ratios, digits=2),
-        middle([result["memory"] for result in ours], 2**20),
-        middle([result["memory"] for result in theirs], 2**20),
+def table(line: str, peers: dict[str, list[dict[str, Any]]]) -> list[str]:
+    """Return the table of one line."""
+    work = LINES[line].work
+    pairs = [pair for each in peers.values() for pair in each]
+    most = statistics.median(pair["limit"] for pair in pairs)
+    mine = [pair["ours"] for pair in pairs if pair["first"] or len(pairs) == 1]
+
+    def row(title: str, results: list[dict[str, float]], ratio: str) -> str:
+        rates = [result["rate"] for result in results]
+        share = statistics.median(rates) * flops(work) / most
+        collect = statistics.median(result["collect"] for result in results)
+        cells = (
+            title,
+            middle(rates),
+            ratio,
+            f"{share:.0%}",
+            f"{collect:.0%}" if collect else "",
+            middle([result["memory"] for result in results], 2**20),
+        )
+        return f"| {' | '.join(cells)} |"
+
+    lines = [
+        f"## {LINES[line].title}",
+        "",
+        f"Limit: {most / 1e9:,.0f} GFLOP/s in float32, {most / flops(work):,.0f} transitions/s.",
+        "",
+        "| library | transitions/s | rlstack is faster by | share of the limit | of it collecting | MiB |",
+        "|---|---|---|---|---|---|",
+        row("**rlstack**", mine, ""),
     ]
-    return f"| {' | '.join(cells)} |", raw
+    for peer, each in sorted(
+        peers.items(), key=lambda item: -statistics.median(p["peer"]["rate"] for p in item[1])
+    ):
+        ratios = [pair["ours"]["rate"] / pair["peer"]["rate"] for pair in each]
+        lines.append(row(PEERS[peer].title, [pair["peer"] for pair in each], middle(ratios, digits=2)))
+    return [*lines, ""]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--pairs", type=int, default=3)
     parser.add_argument("--lines", nargs="+", choices=LINES, default=list(LINES))
-    parser.add_argument("--write", action="store_true")
-    parser.add_argument("--contestant", help=argparse.SUPPRESS)
-    parser.add_argument("--config", default="{}", help=argparse.SUPPRESS)
+    parser.add_argument("--peers", nargs="+", choices=PEERS, default=list(PEERS))
+    parser.add_argument("--fresh", action="store_true", help="forget what was measured before")
+    parser.add_argument("--write", action="store_true", help="write the tables under benchmarks/results")
     args = parser.parse_args()
-    if args.contestant:
-        print(json.dumps(contest(args.contestant, json.loads(args.config))))
-        return
-    make_rl8()
-    lines = [
-        "| work | rlstack, transitions/s | rl8 1.0.0, transitions/s | ratio | rlstack, MiB | rl8, MiB |",
-        "|---|---|---|---|---|---|",
-    ]
-    print(*lines, sep="\n", flush=True)
-    raw = {}
-    for name in args.lines:
-        line, raw[name] = measure(name, args.pairs)
-        lines.append(line)
-        print(line, flush=True)
+    BENCH.mkdir(exist_ok=True)
+    state: dict[str, Any] = {} if args.fresh or not STATE.exists() else json.loads(STATE.read_text())
+    for line in args.lines:
+        measure(line, args.peers, state)
+    tables = [row for line in LINES if state.get(line) for row in table(line, state[line])]
+    print(*tables, sep="\n")
     if args.write:
         note = (
-            "Medians with minimum and maximum; MiB are the peak above the imports. The machine is shared:\n"
+            "Medians with minimum and maximum. MiB are the peak above the imports. The machine is shared:\n"
+            "rates drift, ratios of alternating runs hold."
         )
-        note += "rates drift, ratios of alternating runs are what holds."
-        command = "python benchmarks/throughput.py --write"
-        path = report.write("throughput", "The default work beside rl8", command, note, lines)
-        raw_path = path.with_suffix(".json")
-        raw_path.write_text(json.dumps({"machine": report.machine(), "raw": raw}, indent=1) + "\n")
+        path = report.write("throughput", "Transitions per second", "make bench", note, tables)
+        raw = {"machine": report.machine(), "measured": state}
+        path.with_suffix(".json").write_text(json.dumps(raw, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -118,7 +118,7 @@ class _PPO(ABC):
             raise RuntimeError("step() has no transitions to learn from: call collect() before each step()")
         start, hp = time.perf_counter(), self.hparams
         lr, entropy_coeff = self.lr_scheduler(self.env_steps), self.entropy_scheduler(self.env_steps)
-        with self.passes.threads():
+        with self.passes.threads(hp.num_envs * hp.horizon):
             sequences, explained_variance = self._targets()
             total = len(sequences)
             size = total if hp.accumulate_grads else hp.minibatch_size(total)

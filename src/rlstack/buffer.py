@@ -143,7 +143,8 @@ class Sequences:
 
     def columns(self, index: slice | Tensor) -> Columns:
         """Return what the loss reads beside the policy."""
-        return Columns(*_at(self._columns, self._rows(index)).split(1, -1))
+        # Each of them contiguous: they are read many times.
+        return Columns(*_at(self._columns, self._rows(index)).t().contiguous().unsqueeze(-1))
 
     def _rows(self, index: slice | Tensor) -> slice | Tensor:
         """Return where the steps of sequences are in the flattened buffer, [N · L]."""

@@ -127,7 +127,7 @@ class Collector:
                     state, sequences = policy.initial_state(buffer.num_envs), 0
                 buffer.states[t // buffer.seq_len] = state
                 sequences += 1
-            with self.passes.threads():
+            with self.passes.threads(buffer.num_envs):
                 features, values, state = self.passes.step(buffer.obs[t], state)
                 samples, logp = policy.draw(features, deterministic=deterministic)
                 buffer.actions[t] = samples
@@ -139,7 +139,7 @@ class Collector:
             buffer.obs[t + 1] = obs
             buffer.rewards[t] = rewards
         # Its next state counts for nothing: the step is taken again if the environment goes on.
-        with self.passes.threads():
+        with self.passes.threads(buffer.num_envs):
             _, buffer.values[-1], _ = self.passes.step(buffer.obs[-1], state)
         return Carry(state, sequences)
 

@@ -42,8 +42,8 @@ class Passes(ABC):
             self.block_size = min(self.block_size, hparams.sgd_minibatch_size)
         self.parameters = [p for p in policy.parameters() if p.requires_grad]
 
-    def threads(self) -> AbstractContextManager[None]:
-        """Return the context for all computation but the environment's."""
+    def threads(self, rows: int) -> AbstractContextManager[None]:
+        """Return the context for all computation but the environment's, on so many rows."""
         return nullcontext()
 
     @abstractmethod

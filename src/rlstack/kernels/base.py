@@ -88,12 +88,17 @@ class Linear:
         self._kernel = kernel
         self._one_input, self._few_outputs = layer.in_features == 1, layer.out_features <= _NARROW
         self._widens = layer.in_features <= _NARROW < layer.out_features
+        self._places = (0, 0)
         self._ones = torch.ones((kernel.rows, 1), dtype=kernel.dtype)
 
     def prepare(self) -> None:
-        """Take in the parameters."""
-        dtype = self._kernel.dtype
-        self.weight, self.bias = self._layer.weight.detach().to(dtype), self._layer.bias.detach().to(dtype)
+        """Take in the parameters; those that are used as they are change by themselves."""
+        layer, dtype = self._layer, self._kernel.dtype
+        places = (layer.weight.data_ptr(), layer.bias.data_ptr())
+        if places == self._places and layer.weight.dtype == dtype:
+            return
+        self._places = places
+        self.weight, self.bias = layer.weight.detach().to(dtype), layer.bias.detach().to(dtype)
         self._transposed = self.weight.t()
         self._weight_rows = self.weight.unbind() if self._few_outputs else ()
 

@@ -1,6 +1,6 @@
 """A default model's passes over many rows on a CPU, by its kernel."""
 
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from itertools import repeat
 from typing import Any, NamedTuple, final
 
@@ -76,9 +76,9 @@ class KernelPasses(Passes):
         self._gradients = [(flat, views(flat, self.parameters)) for flat in flats]
         self.flat_gradient = flats[0]
 
-    def threads(self) -> AbstractContextManager[None]:
-        """Return a context in which torch leaves the cores to the workers."""
-        return self._workers.instead_of_torchs()
+    def threads(self, rows: int) -> AbstractContextManager[None]:
+        """Return a context in which torch leaves the cores to the workers, if there is work for them."""
+        return self._workers.instead_of_torchs() if rows > self._rows else nullcontext()
 
     def prepare(self) -> None:
         """Let the kernels take in the parameters."""

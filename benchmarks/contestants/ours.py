@@ -1,0 +1,45 @@
+"""rlstack."""
+
+from typing import Any
+
+from common import Clock, Simulation, Work, main
+from tensordict import TensorDict
+
+from rlstack import Algorithm, RecurrentAlgorithm
+from rlstack.env import ContinuousDummyEnv, DiscreteDummyEnv, Env
+from rlstack.specs import Categorical, Unbounded
+
+
+def play(work: Work, clock: Clock) -> None:
+    class Cart(Env):
+        def __init__(self, num_envs: int, /, **kwargs: Any) -> None:
+            super().__init__(num_envs, **kwargs)
+            self.observation_spec, self.action_spec = Unbounded((4,)), Categorical(2, shape=(1,))
+            self.simulation = Simulation(work)
+
+        def reset(self, *, config: Any = None) -> Any:
+            return self.simulation.reset()
+
+        def step(self, action: Any) -> TensorDict:
+            obs, rewards = self.simulation.step(action)
+            return TensorDict({"obs": obs, "rewards": rewards}, self.num_envs)
+
+    envs = {"discrete": DiscreteDummyEnv, "continuous": ContinuousDummyEnv, "cartpole": Cart}
+    options: dict[str, Any] = {"num_envs": work.num_envs, "horizon": work.horizon, "device": "cpu"}
+    options |= {"num_sgd_iters": work.epochs, **work.options}
+    if not work.recurrent:
+        options["model_config"] = {"hiddens": list(work.hiddens), "activation_fn": work.activation}
+    if work.minibatch < work.transitions:
+        options["sgd_minibatch_size"] = work.minibatch
+    algorithm = (RecurrentAlgorithm if work.recurrent else Algorithm)(envs[work.env], **options)
+    clock.start()
+    while True:
+        algorithm.collect()
+        clock.collected()
+        algorithm.step()
+        if clock.ended():
+            return
+
+
+if __name__ == "__main__":
+    main(play)
