@@ -28,7 +28,9 @@ def filled(seq_len):
     if buffer.states is not None:
         buffer.states["h"].copy_(where[:-1:seq_len])
     place = where[:-1, :, 0].T.float()
-    return buffer, Sequences(buffer, place + 0.25, place + 0.5)
+    sequences = Sequences(buffer)
+    sequences.fill(place + 0.25, place + 0.5)
+    return buffer, sequences
 
 
 @pytest.mark.parametrize("seq_len", [1, 2, 4, 8])

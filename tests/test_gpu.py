@@ -52,8 +52,9 @@ def test_nothing_waits_for_the_device_inside(algorithm_cls, target_kl_div):
     advantages = torch.zeros(64, 8, device="cuda")
     torch.cuda.set_sync_debug_mode("error")
     try:
-        algorithm.collector._rollout(False)
-        sequences = Sequences(algorithm.collector.buffer, advantages, advantages)
+        algorithm.collector.rollout(deterministic=False)
+        sequences = Sequences(algorithm.collector.buffer)
+        sequences.fill(advantages, advantages)
         algorithm.learner.begin(lr=1e-3, entropy_coeff=0.0)
         algorithm.learner.step(sequences, slice(0, len(sequences)))
     finally:

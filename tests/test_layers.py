@@ -11,9 +11,9 @@ SOURCE = Path(rlstack.__file__).parent
 ORDER = """
     data specs moments schedulers hparams distributions encoders models policy_file policies policy_check
     env.base env.dummy env.classic env buffer ppo device workers passes kernels.base kernels.mlp kernels.lstm
-    kernels.outputs kernels.passes kernels engine collector learner algorithm conditions tracking
-    trainer recipes display session cli __main__
-""".split()  # noqa: SIM905 (a list of 33 strings reads worse)
+    kernels.outputs kernels.passes kernels collector learner holdings capture engine algorithm
+    conditions tracking trainer recipes display session cli __main__
+""".split()  # noqa: SIM905 (a list of 40 strings reads worse)
 
 
 def imports(tree, package):

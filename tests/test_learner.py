@@ -43,7 +43,8 @@ def direct_gradient():
     advantages, returns = ppo.gae(
         buffer.rewards.squeeze(-1).T / scale, buffer.values.squeeze(-1).T, gamma=0.95, gae_lambda=0.95
     )
-    sequences, whole = Sequences(buffer, ppo.normalize(advantages), returns), slice(0, 96)
+    sequences, whole = Sequences(buffer), slice(0, 96)
+    sequences.fill(ppo.normalize(advantages), returns)
     obs, state = sequences.observations(whole)
     loss = ppo.ppo_loss(
         **algorithm.policy.evaluate(obs, sequences.actions(whole), state)._asdict(),

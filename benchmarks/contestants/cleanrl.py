@@ -1,5 +1,6 @@
 """The way CleanRL writes PPO: one file, one loop, nothing hidden; written afresh for these environments."""
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ class Agent(nn.Module):
         def network(outputs: int, gain: float) -> nn.Sequential:
             sizes = [work.obs_size, *work.hiddens]
             layers: list[nn.Module] = []
-            for before, after in zip(sizes[:-1], sizes[1:], strict=True):
+            for before, after in pairwise(sizes):
                 layers += [layer(before, after), activation()]
             return nn.Sequential(*layers, layer(sizes[-1], outputs, gain))
 
@@ -77,6 +78,7 @@ def loss_of(logp: Tensor, entropy: Tensor, values: Tensor, batch: dict[str, Tens
 
 
 def play(work: Work, clock: Clock) -> None:
+    chance = np.random.default_rng(0)
     agent: Any = (LSTMAgent if work.recurrent else Agent)(work)
     optimizer = torch.optim.Adam(agent.parameters(), lr=1e-3)
     simulation = Simulation(work)
@@ -123,10 +125,10 @@ def play(work: Work, clock: Clock) -> None:
         flat_obs, flat_actions = obs.reshape(-1, work.obs_size), actions.reshape(-1, *action_shape)
         for _ in range(work.epochs):
             if work.recurrent:
-                order = np.random.permutation(num * steps // length)
+                order = chance.permutation(num * steps // length)
                 size = work.minibatch // length
             else:
-                order, size = np.random.permutation(work.transitions), work.minibatch
+                order, size = chance.permutation(work.transitions), work.minibatch
             for start in range(0, len(order), size):
                 index: Any = torch.from_numpy(order[start : start + size])
                 if work.recurrent:

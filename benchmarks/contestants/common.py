@@ -133,7 +133,8 @@ def memory_now() -> int:
 def main(play: Callable[[Work, Clock], None]) -> None:
     """Read the work from the command line, let the contestant play, and print the result."""
     values = json.loads(sys.argv[1])
-    work = Work(**{name: tuple(value) if name == "hiddens" else value for name, value in values.items()})
+    values["hiddens"] = tuple(values.get("hiddens", Work.hiddens))
+    work = Work(**values)
     clock = Clock(work)
     play(work, clock)
     clock.report()

@@ -16,13 +16,13 @@ from .buffer import Sequences, minibatches
 from .collector import Collector
 from .data import Config, Stats
 from .device import resolve_device
-from .engine import default_block_size, make_passes
+from .engine import Horizons, Steps, default_block_size, make_passes, make_recorder
 from .env.base import EnvFactory, make_env
-from .hparams import Hparams, HparamsError, RecurrentHparams, check_options, flatten
+from .hparams import Hparams, HparamsError, RecurrentHparams, flatten
 from .learner import Learner, StepRecord
 from .moments import RunningMoments
 from .policies import Policy, RecurrentPolicy
-from .policy_check import check_policy
+from .policy_check import make_policy
 from .schedulers import scheduler
 
 
@@ -40,13 +40,20 @@ class _PPO(ABC):
         self.env_cls = env_cls
         self.env = make_env(env_cls, hparams.num_envs, hparams.env_config, self.device)
         self.hparams = self._resolve_horizon(hparams)
-        self.policy = self._make_policy()
+        self.policy = make_policy(self.policy_cls, self.hparams, self.env, self.device)
         if self.hparams.grad_block_size is None:
             rows = default_block_size(self.policy, self.hparams, self.device)
             self.hparams = replace(self.hparams, grad_block_size=rows)
         self.passes = make_passes(self.policy, self.hparams, self.device)
         self.collector = Collector(self.env, self.passes, self.hparams)
         self.learner = Learner(self.passes, self.hparams)
+        self._sequences = Sequences(self.collector.buffer)
+        self._recorded: list[Horizons | Steps] = []
+        recorder = make_recorder(self.hparams, self.device)
+        if recorder is not None:
+            self.collector.simulate = horizons = Horizons(self.collector, recorder)
+            self.learner.make_step = steps = Steps(self.learner, recorder)
+            self._recorded = [horizons, steps]
         hp, lr = self.hparams, float(self.learner.optimizer.param_groups[0]["lr"])
         self.lr_scheduler = scheduler(lr, hp.lr_schedule, hp.lr_schedule_kind)
         self.entropy_scheduler = scheduler(
@@ -67,13 +74,24 @@ class _PPO(ABC):
         values["model_cls"] = type(self.policy.model)
         values["model_config"] = self.policy.model.config
         values["distribution_cls"] = self.policy.distribution_cls
-        values["optimizer_config"] = self.learner.optimizer.defaults
+        defaults = self.learner.optimizer.defaults.items()
+        values["optimizer_config"] = {k: float(v) if isinstance(v, torch.Tensor) else v for k, v in defaults}
         values["device"] = str(self.device)
-        values["engine"] = self.passes.name
+        values["engine"] = self.engine
         values["algorithm"] = type(self).__name__
         values["env"] = getattr(self.env_cls, "__qualname__", repr(self.env_cls))
         del values["model"]
         return flatten(values)
+
+    @property
+    def engine(self) -> str:
+        """How this algorithm computes: eager, kernels, compile, graph, or graph for a part of it."""
+        replayed = [part for part in self._recorded if part.recordings.reason is None]
+        if not replayed:
+            return self.passes.name
+        names = {Horizons: "horizons", Steps: "optimizer steps"}
+        part = "" if len(replayed) == len(self._recorded) else f" ({names[type(replayed[0])]} only)"
+        return f"graph{part}"
 
     def collect(self, *, env_config: Config | None = None, deterministic: bool = False) -> Stats:
         """Simulate one horizon in all environments and keep it for `step`.
@@ -177,34 +195,6 @@ class _PPO(ABC):
         resolved.minibatch_size(resolved.num_envs * horizon // seq_len)
         return resolved
 
-    def _make_policy(self) -> Policy | RecurrentPolicy:
-        """Return the policy for the environment's specs, on the device, its parts tried once."""
-        hp, env = self.hparams, self.env
-        try:
-            model = hp.model
-            if model is None:
-                model_cls = hp.model_cls or self.policy_cls.default_model_cls(env.action_spec)
-                options = hp.model_config or {}
-                check_options(options, model_cls, "model_config")
-                model = model_cls(env.observation_spec, env.action_spec, **options)
-            policy = self.policy_cls(
-                model, hp.distribution_cls, normalize_observations=hp.normalize_observations
-            )
-            for name in ("observation_spec", "action_spec"):
-                mine, given = getattr(policy, name).to("cpu"), getattr(env, name).to("cpu")
-                if mine != given:
-                    raise ValueError(
-                        f"{name} of the model is {mine}, of the environment {given}: they must agree"
-                    )
-            policy.to(self.device)
-            check_policy(policy)
-        except (TypeError, ValueError) as error:
-            raise HparamsError(str(error)) from error
-        except Exception as error:
-            # Whatever a model or distribution raises when it is made or tried, it is named as theirs.
-            raise HparamsError(f"the model or distribution raised {type(error).__name__}: {error}") from error
-        return policy
-
     def _absorb_rewards(self, *, after_reset: bool) -> None:
         """Take the horizon's rewards into the statistics that scale rewards."""
         if after_reset:
@@ -235,7 +225,8 @@ class _PPO(ABC):
         explained_variance = ppo.explained_variance(values[:, :-1], returns)
         if hp.normalize_advantages:
             advantages = ppo.normalize(advantages)
-        return Sequences(buffer, advantages, returns), explained_variance
+        self._sequences.fill(advantages, returns)
+        return self._sequences, explained_variance
 
     def _summarize(self, explained_variance: torch.Tensor) -> list[float]:
         """Read the update's statistics back, all at once: losses, gradient norm, explained variance."""

@@ -58,6 +58,23 @@ class Buffer:
         if state_spec is not None:
             self.states = specs.zeros(state_spec, (horizon // seq_len, num_envs), device)
 
+    def tensors(self) -> list[Tensor]:
+        """Return all that is stored."""
+        found: list[Tensor] = []
+        for part in (self.obs, self.actions, self.logp, self.values, self.rewards, self.states):
+            if part is not None:
+                found += [part] if isinstance(part, Tensor) else list(part.values(True, True))
+        return found
+
+    def clear(self) -> None:
+        """Set everything to zero."""
+        for tensor in self.tensors():
+            tensor.zero_()
+
+    def go_on(self) -> None:
+        """Begin a horizon where the last one ended."""
+        self.obs[0] = self.obs[-1]
+
     @property
     def num_sequences(self) -> int:
         """How many sequences of `seq_len` steps a horizon holds."""
@@ -107,23 +124,33 @@ class Columns(NamedTuple):
 
 
 class Sequences:
-    """A full buffer, cut into sequences of `seq_len` steps.
+    """A buffer, cut into sequences of `seq_len` steps.
 
     Args:
         buffer: Where the horizon is.
-        advantages: [B, T].
-        returns: [B, T].
     """
 
-    def __init__(self, buffer: Buffer, advantages: Tensor, returns: Tensor) -> None:
+    def __init__(self, buffer: Buffer) -> None:
+        self._buffer = buffer
         self._num_envs, self._seq_len = buffer.num_envs, buffer.seq_len
         self._num_sequences = buffer.num_sequences
         self._obs = buffer.obs[:-1].flatten(0, 1)
         self._actions = buffer.actions.flatten(0, 1)
         self._states = None if buffer.states is None else buffer.states.flatten(0, 1)
-        columns = (buffer.logp, buffer.values[:-1], advantages.T.unsqueeze(-1), returns.T.unsqueeze(-1))
         # One matrix: a minibatch gathers all four with one indexing operation.
-        self._columns = torch.cat(columns, -1).flatten(0, 1)
+        rows = buffer.horizon * buffer.num_envs
+        self._columns = torch.zeros((rows, len(Columns._fields)), device=buffer.logp.device)
+
+    def fill(self, advantages: Tensor, returns: Tensor) -> None:
+        """Take in what has been made of the horizon: advantages [B, T] and returns [B, T]."""
+        buffer = self._buffer
+        columns = (buffer.logp, buffer.values[:-1], advantages.T.unsqueeze(-1), returns.T.unsqueeze(-1))
+        for column, values in zip(self._columns.unbind(-1), columns, strict=True):
+            column.copy_(values.flatten())
+
+    def tensors(self) -> list[Tensor]:
+        """Return the tensors that minibatches are taken from."""
+        return [*self._buffer.tensors(), self._columns]
 
     def __len__(self) -> int:
         return self._num_sequences

@@ -1,11 +1,10 @@
 """One horizon after the other from an environment: when to reset, what to keep, what to say of it."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, Protocol
 
 import numpy as np
 import torch
-from tensordict import TensorDict
 from torch import Tensor
 
 from .buffer import Buffer
@@ -15,13 +14,10 @@ from .hparams import Hparams, RecurrentHparams
 from .passes import Passes
 
 
-class Carry(NamedTuple):
-    """What goes on from one horizon to the next when the environment isn't reset."""
+class Simulate(Protocol):
+    """Fills a buffer from its first observations on."""
 
-    state: TensorDict | None
-    """[B, ...]. Recurrent state before the next step; None if feedforward."""
-    sequences: int
-    """How many sequences it has lasted."""
+    def __call__(self, *, deterministic: bool) -> None: ...  # noqa: D102
 
 
 class Collector:
@@ -43,16 +39,9 @@ class Collector:
         self._seqs_per_state_reset = -1
         if isinstance(hparams, RecurrentHparams):
             self._seqs_per_state_reset = hparams.seqs_per_state_reset
-        self._make_buffer()
-        self.restart()
-
-    def restart(self) -> None:
-        """Let the next horizon begin with a reset."""
-        self._carry = Carry(None, 0)
-        self._horizons_since_reset = 0
-
-    def _make_buffer(self) -> None:
-        hp = self.hparams
+        self.simulate: Simulate = self.rollout
+        """Fills the buffer from its first observations on."""
+        hp = hparams
         self.buffer = Buffer(
             self.policy.observation_spec,
             self.policy.action_spec,
@@ -62,6 +51,26 @@ class Collector:
             seq_len=hp.sequence_length,
             device=self.policy.device,
         )
+        self._state = self.policy.initial_state(hp.num_envs)
+        """[B, ...]. Recurrent state before the next step; None if feedforward. It stays where it is."""
+        self.restart()
+
+    def restart(self) -> None:
+        """Let the next horizon begin with a reset."""
+        self._sequences = 0
+        self._horizons_since_reset = 0
+        if self._state is not None:
+            self._state.zero_()
+
+    @property
+    def sequences_key(self) -> int:
+        """How many sequences the recurrent state has lasted, as far as that decides when it is reset."""
+        return self._sequences if self._seqs_per_state_reset > 0 else 0
+
+    def tensors(self) -> list[Tensor]:
+        """Return all that a rollout changes, the environment's tensors excepted."""
+        state = [] if self._state is None else list(self._state.values(True, True))
+        return [*self.buffer.tensors(), *state]
 
     def begin(self, env_config: Config | None) -> int:
         """Get the first observations of a horizon; return how many environments were reset for it.
@@ -79,13 +88,12 @@ class Collector:
         due = is_new if hp.horizons_per_env_reset == -1 else since == hp.horizons_per_env_reset
         if since > 0 and not due:
             self.env_config = config
-            self.buffer.obs[0] = self.buffer.obs[-1]
+            self.buffer.go_on()
             self._horizons_since_reset += 1
             return 0
-        self._horizons_since_reset = 0
+        self.restart()
         self.buffer.obs[0] = checked_reset(self.env, hp.num_envs, config)
         self.env_config = config
-        self._carry = Carry(self.policy.initial_state(hp.num_envs), 0)
         self._horizons_since_reset = 1
         return hp.num_envs
 
@@ -97,7 +105,8 @@ class Collector:
             NonFiniteError: If it or the policy returns NaN or infinity.
         """
         try:
-            self._carry = self._rollout(deterministic)
+            self.simulate(deterministic=deterministic)
+            self._sequences = self._count_sequences(self.buffer.horizon // self.buffer.seq_len)
             rewards = self.buffer.rewards
             summaries = (*_summary(rewards.sum(0)), *_summary(rewards))
             finite = self.buffer.is_finite().to(rewards.dtype)
@@ -107,7 +116,7 @@ class Collector:
         except BaseException as fault:
             nonfinite = self._nonfinite_error() if isinstance(fault, EnvError) else None
             # Half a horizon is worth nothing, and the environment may be in any state: begin anew.
-            self._make_buffer()
+            self.buffer.clear()
             self.restart()
             if nonfinite is not None:
                 # What the environment complains about is the echo of its own NaN.
@@ -115,18 +124,22 @@ class Collector:
             raise
         return dict(zip(RETURN_STATS + REWARD_STATS, values, strict=True))
 
+    def _count_sequences(self, more: int) -> int:
+        """Return how many sequences the recurrent state will have lasted after so many more."""
+        sequences, most = self._sequences, self._seqs_per_state_reset
+        return sequences + more if most < 1 else (sequences + more - 1) % most + 1
+
     @torch.no_grad()
-    def _rollout(self, deterministic: bool) -> Carry:
-        """Fill the buffer from its first observations on; return what goes on to the next horizon."""
-        buffer, policy = self.buffer, self.policy
-        state, sequences = self._carry
+    def rollout(self, *, deterministic: bool) -> None:
+        """Fill the buffer from its first observations on, step by step."""
+        buffer, policy, state = self.buffer, self.policy, self._state
         self.passes.prepare()
         for t in range(buffer.horizon):
             if buffer.states is not None and t % buffer.seq_len == 0:
-                if sequences == self._seqs_per_state_reset:
-                    state, sequences = policy.initial_state(buffer.num_envs), 0
-                buffer.states[t // buffer.seq_len] = state
-                sequences += 1
+                number = t // buffer.seq_len
+                if self._count_sequences(number) == self._seqs_per_state_reset:
+                    state = policy.initial_state(buffer.num_envs)
+                buffer.states[number] = state
             with self.passes.threads(buffer.num_envs):
                 features, values, state = self.passes.step(buffer.obs[t], state)
                 samples, logp = policy.draw(features, deterministic=deterministic)
@@ -141,7 +154,8 @@ class Collector:
         # Its next state counts for nothing: the step is taken again if the environment goes on.
         with self.passes.threads(buffer.num_envs):
             _, buffer.values[-1], _ = self.passes.step(buffer.obs[-1], state)
-        return Carry(state, sequences)
+        if self._state is not None:
+            self._state.update_(state)
 
     def _nonfinite_error(self) -> NonFiniteError | None:
         """Return an error that names the first number in the buffer that isn't finite, if there is one."""

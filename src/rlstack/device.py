@@ -1,13 +1,16 @@
 """Where and how to compute: the device, its precision, and how much at a time."""
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, TypeAlias
 
 import torch
 
 from .data import Device
 from .hparams import Hparams, HparamsError
+
+_BYTES_PER_ROW = 2**19
+"""Of a GPU's memory, for one row of a block: 32 times what the default model takes."""
 
 Scope: TypeAlias = Callable[[], AbstractContextManager[Any]]
 """Makes the context in which the policy's model runs."""
@@ -32,7 +35,7 @@ def resolve_device(device: Device) -> torch.device:
     return resolved
 
 
-def precision_scope(hparams: Hparams, device: torch.device) -> Scope:
+def autocast_scope(hparams: Hparams, device: torch.device) -> Scope:
     """Return what makes the context for the model: 16-bit autocast if asked for, else nothing."""
     if not hparams.enable_amp:
         return nullcontext
@@ -41,8 +44,40 @@ def precision_scope(hparams: Hparams, device: torch.device) -> Scope:
     return lambda: torch.autocast(device.type, dtype, cache_enabled=False)
 
 
+def matmul_scope(hparams: Hparams, device: torch.device) -> Scope:
+    """Return what makes the context in which float32 matrices are multiplied as precisely as asked for."""
+    if device.type != "cuda":
+        return nullcontext
+    precision = "tf32" if hparams.matmul_precision == "high" else "ieee"
+    return lambda: _fp32_precision(precision)
+
+
+@contextmanager
+def _fp32_precision(precision: str) -> Iterator[None]:
+    """Set the precision of CUDA's matrix products and recurrent networks, and put it back as it was."""
+    places: Any = (torch.backends.cuda.matmul, torch.backends.cudnn.rnn)
+    before = [place.fp32_precision for place in places]
+    for place in places:
+        place.fp32_precision = precision
+    try:
+        yield
+    finally:
+        for place, value in zip(places, before, strict=True):
+            place.fp32_precision = value
+
+
 def amp_dtype(device: torch.device) -> torch.dtype:
     """Return float16 for a GPU that only emulates bfloat16, else bfloat16."""
     if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
         return torch.float16
     return torch.bfloat16
+
+
+def default_rows(device: torch.device) -> int:
+    """Return how many rows to compute at a time with any model.
+
+    On a CPU as many as keep activations in its cache, on a GPU as many as leave most of its memory free.
+    """
+    if device.type == "cpu":
+        return 2048
+    return max(2**14, torch.cuda.get_device_properties(device).total_memory // _BYTES_PER_ROW)

@@ -1,34 +1,45 @@
-"""How to compute: which passes for which policy, and how many rows at a time."""
+"""How to compute: which passes for which policy, how many rows at a time, what is recorded and replayed."""
+
+import logging
+from collections.abc import Callable
+from typing import Any, final
 
 import torch
+from torch import Tensor
 
-from .hparams import Hparams
+from .buffer import Sequences, count
+from .capture import CudaGraph, Program, Recording, capture
+from .collector import Collector
+from .device import default_rows
+from .holdings import CaptureError, Holdings
+from .hparams import Hparams, HparamsError
 from .kernels import Kernel, kernel_class
 from .kernels.passes import KernelPasses
+from .learner import Learner
 from .passes import EagerPasses, Passes
 from .policies import Policy, RecurrentPolicy
 
+_log = logging.getLogger(__name__)
+
 _BLOCK_BYTES = 2**20
 """Of one layer's activations for one block."""
+_MOST_RECORDINGS = 8
+"""Of one kind: each holds memory."""
 
 
 def make_passes(policy: Policy | RecurrentPolicy, hparams: Hparams, device: torch.device) -> Passes:
     """Return the fastest passes that compute what the policy's model does, or those that are asked for."""
     cls = _kernel(policy, hparams, device)
-    if cls is not None:
-        return KernelPasses(policy, hparams, cls)
-    return EagerPasses(policy, hparams, device)
+    return EagerPasses(policy, hparams, device) if cls is None else KernelPasses(policy, hparams, cls)
 
 
 def default_block_size(policy: Policy | RecurrentPolicy, hparams: Hparams, device: torch.device) -> int:
     """Return how many rows to compute at a time.
 
-    On a CPU: as many as keep their activations in a core's cache, and few enough to occupy all threads.
+    With a kernel: as many as keep their activations in a core's cache, and few enough to occupy all threads.
     """
-    if device.type == "cuda":
-        return 65536
     if _kernel(policy, hparams, device) is None:
-        return 2048
+        return default_rows(device)
     config = policy.model.config
     width = max(config.get("hiddens") or (config["hidden_size"],))
     rows = _BLOCK_BYTES // (width * (2 if hparams.enable_amp else 4))
@@ -42,3 +53,200 @@ def _kernel(policy: Policy | RecurrentPolicy, hparams: Hparams, device: torch.de
     if hparams.engine != "auto" or device.type != "cpu":
         return None
     return kernel_class(policy, amp=hparams.enable_amp)
+
+
+def make_recorder(hparams: Hparams, device: torch.device) -> type[Recording] | None:
+    """Return what records programs on this device; None if nothing is to be recorded.
+
+    Raises:
+        HparamsError: If the device has no graphs and they are asked for.
+    """
+    if hparams.engine == "graph" and device.type != "cuda":
+        raise HparamsError("engine is 'graph', which needs a CUDA device: use auto, eager or compile")
+    return CudaGraph if device.type == "cuda" and hparams.engine in ("auto", "graph") else None
+
+
+class Recordings:
+    """Programs of one kind that have been recorded; what can't be is run as it is, and said once.
+
+    Args:
+        what: What the programs do.
+        recorder: Makes a recording.
+    """
+
+    reason: str | None = None
+    """Why programs aren't replayed; None while they are."""
+
+    def __init__(self, what: str, recorder: Callable[[], Recording]) -> None:
+        self._what, self._recorder = what, recorder
+        self._known: dict[Any, tuple[Recording, Program, Any]] = {}
+
+    def forget(self) -> None:
+        """Drop all recordings: what they read or write isn't where it was."""
+        self._known.clear()
+
+    def give_up(self, error: CaptureError) -> None:
+        """Record nothing from now on."""
+        self.reason = str(error)
+        self.forget()
+        _log.warning("%s eagerly, not as a graph: %s", self._what, error)
+
+    def replay(self, key: Any, make: Callable[[], Program], before: Callable[[Program], None]) -> Any:
+        """Return what the recorded program with this key returns; None if it must be run instead.
+
+        Args:
+            key: Tells programs apart.
+            make: Makes the program, if there is none yet.
+            before: Puts the input where the program reads it.
+        """
+        if self.reason is None and key not in self._known and len(self._known) < _MOST_RECORDINGS:
+            try:
+                program, recording = make(), self._recorder()
+                before(program)
+                self._known[key] = recording, program, capture(program, recording)
+            except CaptureError as error:
+                self.give_up(error)
+        if key not in self._known:
+            return None
+        recording, program, result = self._known[key]
+        before(program)
+        recording.replay()
+        return result
+
+
+class _Horizon(Program):
+    def __init__(self, collector: Collector, holdings: Holdings, *, deterministic: bool) -> None:
+        self._collector, self._holdings, self._deterministic = collector, holdings, deterministic
+
+    def run(self) -> bool:
+        self._collector.rollout(deterministic=self._deterministic)
+        self._holdings.rebind()
+        return True
+
+    def storage(self) -> list[Tensor]:
+        return [*self._holdings.tensors(), *self._collector.tensors()]
+
+    def go_on(self) -> None:
+        self._collector.buffer.go_on()
+
+    def check(self) -> None:
+        path = self._holdings.changed()
+        if path is not None:
+            raise CaptureError(
+                f"{path} changes from step to step and is no tensor: make it one, of the device"
+            )
+
+    def put_back(self) -> None:
+        self._holdings.put_back()
+
+
+@final
+class Horizons:
+    """Simulates the horizons of a collector by replaying them.
+
+    Args:
+        collector: Whose environment and policy they are of.
+        recorder: Makes a recording.
+    """
+
+    def __init__(self, collector: Collector, recorder: Callable[[], Recording]) -> None:
+        self._collector = collector
+        self.recordings = Recordings(f"{type(collector.env).__name__} is simulated", recorder)
+        self._holdings: Holdings | None = None
+        self._changes = -1
+        self._warm = False
+
+    def __call__(self, *, deterministic: bool) -> None:
+        """Fill the buffer from its first observations on."""
+        collector = self._collector
+        # The first horizon makes what is made only once.
+        if self._warm and self.recordings.reason is None:
+            holdings = self._held()
+            if holdings is not None and self.recordings.replay(
+                (deterministic, collector.sequences_key),
+                lambda: _Horizon(collector, holdings, deterministic=deterministic),
+                lambda program: None,
+            ):
+                return
+        self._warm = True
+        collector.rollout(deterministic=deterministic)
+
+    def _held(self) -> Holdings | None:
+        """Return what the environment holds, its tensors where recordings have them; None if it can't be."""
+        env, holdings = self._collector.env, self._holdings
+        try:
+            if holdings is not None and (path := holdings.changed()) is None:
+                holdings.rebind()
+                return holdings
+            # A reset with another config is one thing, a counter of resets another.
+            self._changes += 1
+            if self._changes > _MOST_RECORDINGS:
+                raise CaptureError(f"{path} changes again and again and is no tensor: make it one")
+            self.recordings.forget()
+            self._holdings = Holdings(env, type(env).__name__)
+        except CaptureError as error:
+            self.recordings.give_up(error)
+            return None
+        return self._holdings
+
+
+class _Step(Program):
+    def __init__(self, learner: Learner, sequences: Sequences, index: slice | Tensor) -> None:
+        self._learner, self._sequences = learner, sequences
+        self.index = index if isinstance(index, slice) else index.clone()
+
+    def run(self) -> Tensor:
+        losses = self._learner.gradient(self._sequences, self.index)
+        return self._learner.apply(losses) if self._learner.capturable else losses
+
+    def storage(self) -> list[Tensor]:
+        return self._learner.tensors()
+
+    def go_on(self) -> None:
+        pass
+
+    def check(self) -> None:
+        pass
+
+    def put_back(self) -> None:
+        pass
+
+
+@final
+class Steps:
+    """Makes the optimizer steps of a learner by replaying them.
+
+    Args:
+        learner: Whose parameters and optimizer they change.
+        recorder: Makes a recording.
+    """
+
+    def __init__(self, learner: Learner, recorder: Callable[[], Recording]) -> None:
+        self._learner = learner
+        self.recordings = Recordings("Optimizer steps are made", recorder)
+        self._places: list[int] = []
+        if learner.scaler is not None:
+            self.recordings.give_up(CaptureError("float16's gradient scaler is steered by the host"))
+
+    def __call__(self, sequences: Sequences, index: slice | Tensor) -> Tensor:
+        """Make one optimizer step; return its record."""
+        learner = self._learner
+        # The first update makes gradients and the optimizer's state.
+        if learner.updates == 1 or self.recordings.reason is not None:
+            return learner.apply(learner.gradient(sequences, index))
+        places = [tensor.data_ptr() for tensor in (*learner.tensors(), *sequences.tensors())]
+        if places != self._places:
+            self.recordings.forget()
+            self._places = places
+        if isinstance(index, slice) and count(index) < len(sequences):
+            index = torch.arange(index.start, index.stop, device=learner.passes.device)
+
+        def before(program: Program) -> None:
+            if isinstance(program, _Step) and isinstance(index, Tensor):
+                program.index.copy_(index)  # type: ignore[union-attr]
+
+        key = "whole" if isinstance(index, slice) else len(index)
+        result = self.recordings.replay(key, lambda: _Step(learner, sequences, index), before)
+        if result is None:
+            return learner.apply(learner.gradient(sequences, index))
+        return result.clone() if learner.capturable else learner.apply(result)

@@ -98,8 +98,14 @@ class Hparams:
     """Rows computed at a time; bounds memory and doesn't change the result. None suits the device."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
     """Seed of torch's generators, set when the algorithm is made; None leaves them as they are."""
+    matmul_precision: Literal["highest", "high"] = "high"
+    """How to multiply float32 matrices on a GPU: `high` allows TensorFloat-32, `highest` doesn't."""
     engine: Literal["auto", "eager", "compile", "graph"] = "auto"
-    """How to compute: `eager` is the reference; `auto` is the fastest that gives the same, up to rounding."""
+    """How to compute: `eager` is the reference, `compile` uses torch.compile, `graph` replays CUDA graphs.
+
+    `auto` is the fastest that gives the same up to rounding: on a CPU written-out passes for the default
+    models, on CUDA graphs.
+    """
     device: str | torch.device = "auto"
     """Where to simulate and learn; `auto` is CUDA if there is one, else the CPU."""
 

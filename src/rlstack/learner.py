@@ -5,6 +5,7 @@ limit, and whether an earlier step was cancelled. It reaches the host once, with
 """
 
 import inspect
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -52,25 +53,40 @@ class Learner:
     def __init__(self, passes: Passes, hparams: Hparams) -> None:
         self.passes, self.hparams = passes, hparams
         self.parameters, self.scaler = passes.parameters, passes.scaler
-        self.optimizer = _make_optimizer(hparams, self.parameters)
+        device, on_cpu = passes.device, passes.device.type == "cpu"
+        self.optimizer = _make_optimizer(hparams, self.parameters, device)
         # torch's fused SGD leaves its momentum uninitialized when its first step is gated.
         momentum = any(group.get("momentum") for group in self.optimizer.param_groups)
         self.gated = bool(getattr(self.optimizer, "_step_supports_amp_scaling", False)) and not momentum
         """Whether the optimizer itself obeys `found_inf`; else the host must read the flag."""
+        lr = self.optimizer.param_groups[0]["lr"]
+        self.lr = lr if isinstance(lr, Tensor) else None
+        """[]. The learning rate, where optimizer steps can be recorded."""
+        self.capturable = self.gated and self.lr is not None
+        """Whether optimizer steps read nothing from the host, and can be recorded."""
+        # What a schedule changes is a tensor where steps may be recorded: a recording reads it each time.
+        self.entropy_coeff: float | Tensor = 0.0 if on_cpu else torch.zeros((), device=device)
+        self.make_step: Callable[[Sequences, slice | Tensor], Tensor] = lambda sequences, index: self.apply(
+            self.gradient(sequences, index)
+        )
+        """Makes an optimizer step and returns its record, [11]."""
         self.skipped_steps = 0
         """How many steps in a row the scaler has skipped."""
         self.updates = 0
         """How many updates have begun."""
-        device = passes.device
-        self._on_cpu = device.type == "cpu"
+        self._on_cpu = on_cpu
         self._records: list[Tensor] = []
         self._alive = torch.ones((), dtype=torch.bool, device=device)
 
     def begin(self, *, lr: float, entropy_coeff: float) -> None:
         """Start the optimizer steps of one update."""
         for group in self.optimizer.param_groups:
-            group["lr"] = lr
-        self.entropy_coeff = entropy_coeff
+            # Its place is kept, whatever has been loaded: a recording reads it there.
+            group["lr"] = lr if self.lr is None else self.lr.fill_(lr)
+        if isinstance(self.entropy_coeff, Tensor):
+            self.entropy_coeff.fill_(entropy_coeff)
+        else:
+            self.entropy_coeff = entropy_coeff
         self.updates += 1
         self._records.clear()
         self._alive.fill_(True)
@@ -82,11 +98,22 @@ class Learner:
 
     def step(self, sequences: Sequences, index: slice | Tensor) -> None:
         """Make one optimizer step from the sequences with these numbers."""
-        self._apply(self.passes.gradient(sequences, index, self.entropy_coeff))
+        self._records.append(self.make_step(sequences, index))
+
+    def gradient(self, sequences: Sequences, index: slice | Tensor) -> Tensor:
+        """Put the gradient of the loss of some sequences into the parameters; return the losses, [6]."""
+        return self.passes.gradient(sequences, index, self.entropy_coeff)
+
+    def tensors(self) -> list[Tensor]:
+        """Return all that an optimizer step changes."""
+        states = [value for state in self.optimizer.state.values() for value in state.values()]
+        gradients = [parameter.grad for parameter in self.parameters]
+        every = [*self.parameters, *gradients, *states, self._alive]
+        return [value for value in every if isinstance(value, Tensor)]
 
     @torch.no_grad()
-    def _apply(self, losses: Tensor) -> None:
-        """Make the pending optimizer step unless something speaks against it, and record it."""
+    def apply(self, losses: Tensor) -> Tensor:
+        """Make the pending optimizer step unless something speaks against it; return its record, [11]."""
         if self.scaler is not None:
             self.scaler.unscale_(self.optimizer)
         grad_norm = self._clip()
@@ -107,7 +134,7 @@ class Learner:
         # A step that the scaler skips is tried again with a smaller scale; the rest of the update goes on.
         self._alive.copy_(tried & sound if self.scaler is not None else go)
         flags = torch.stack((tried, loss_ok, grad_ok, go)).to(losses.dtype)
-        self._records.append(torch.cat((losses, grad_norm.to(losses.dtype).view(1), flags)))
+        return torch.cat((losses, grad_norm.to(losses.dtype).view(1), flags))
 
     def _clip(self) -> Tensor:
         """Scale the gradient down to the largest norm that is allowed; return its norm before, []."""
@@ -152,8 +179,13 @@ class Learner:
         ]
 
 
-def _make_optimizer(hparams: Hparams, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
-    """Return the optimizer, fused where its class can be: that is faster, and lets the device gate it."""
+def _make_optimizer(
+    hparams: Hparams, parameters: list[torch.nn.Parameter], device: torch.device
+) -> torch.optim.Optimizer:
+    """Return the optimizer, fused where its class can be: that is faster, and lets the device gate it.
+
+    On a GPU its steps can be recorded too where its class can: its learning rate is a tensor then.
+    """
     if not isinstance(hparams.optimizer_cls, type) or not issubclass(
         hparams.optimizer_cls, torch.optim.Optimizer
     ):
@@ -168,6 +200,8 @@ def _make_optimizer(hparams: Hparams, parameters: list[torch.nn.Parameter]) -> t
     can_fuse = "fused" in inspect.signature(hparams.optimizer_cls).parameters
     if can_fuse and not {"fused", "foreach", "differentiable", "capturable"} & set(options):
         options["fused"] = True
+        if device.type == "cuda" and "capturable" in inspect.signature(hparams.optimizer_cls).parameters:
+            options |= {"capturable": True, "lr": torch.tensor(float(options["lr"]), device=device)}
     try:
         return hparams.optimizer_cls(parameters, **options)
     except (TypeError, ValueError) as error:

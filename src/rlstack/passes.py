@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager, nullcontext
-from typing import final
+from typing import Any, final
 
 import torch
 from tensordict import TensorDict
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .buffer import Columns, Sequences, blocks, count
 from .data import Batch, Evaluation
-from .device import amp_dtype, precision_scope
+from .device import amp_dtype, autocast_scope, matmul_scope
 from .hparams import Hparams
 from .policies import Policy, RecurrentPolicy
 from .ppo import PPOLoss, ppo_loss
@@ -27,6 +27,7 @@ class Passes(ABC):
     """
 
     name: str
+    """What `Algorithm.params` says of how the model is run."""
     block_size: int
     """Sequences computed at a time."""
     scaler: torch.amp.GradScaler | None = None
@@ -55,10 +56,10 @@ class Passes(ABC):
         """Return features [B, ...], values [B, 1] and the next state for observations [B, ...]."""
 
     @abstractmethod
-    def gradient(self, sequences: Sequences, index: slice | Tensor, entropy_coeff: float) -> Tensor:
+    def gradient(self, sequences: Sequences, index: slice | Tensor, entropy_coeff: float | Tensor) -> Tensor:
         """Put the gradient of the loss of some sequences into the parameters; return the losses, [6]."""
 
-    def loss(self, evaluation: Evaluation, columns: Columns, entropy_coeff: float) -> PPOLoss:
+    def loss(self, evaluation: Evaluation, columns: Columns, entropy_coeff: float | Tensor) -> PPOLoss:
         """Return the loss of rows, given what the policy says of their actions now."""
         hparams = self.hparams
         return ppo_loss(
@@ -74,13 +75,20 @@ class Passes(ABC):
 
 @final
 class EagerPasses(Passes):
-    """Any model, forward by its own code and backward by autograd."""
-
-    name = "eager"
+    """Any model, forward by its own code and backward by autograd; compiled if that is asked for."""
 
     def __init__(self, policy: Policy | RecurrentPolicy, hparams: Hparams, device: torch.device) -> None:
         super().__init__(policy, hparams, device)
-        self._scope = precision_scope(hparams, device)
+        self._autocast = autocast_scope(hparams, device)
+        self._precision = matmul_scope(hparams, device)
+        self._forward: Any = policy.forward_step
+        self._losses: Any = self._losses_of
+        self.name = "eager"
+        if hparams.engine == "compile":
+            self.name = "compile"
+            self._forward, self._losses = (
+                torch.compile(f, dynamic=False) for f in (self._forward, self._losses)
+            )
         if hparams.enable_amp and amp_dtype(device) == torch.float16:
             self.scaler = torch.amp.GradScaler(device.type)
 
@@ -89,22 +97,39 @@ class EagerPasses(Passes):
 
     def step(self, obs: Batch, state: TensorDict | None) -> tuple[TensorDict, Tensor, TensorDict | None]:
         """Return features [B, ...], values [B, 1] and the next state."""
-        with self._scope():
-            return self.policy.forward_step(obs, state)
+        with self._precision(), self._autocast():
+            return self._forward(obs, state)
 
-    def gradient(self, sequences: Sequences, index: slice | Tensor, entropy_coeff: float) -> Tensor:
-        """Return features [B, ...], values [B, 1] and the next state."""
+    @torch.enable_grad()
+    def gradient(self, sequences: Sequences, index: slice | Tensor, entropy_coeff: float | Tensor) -> Tensor:
+        """Put the gradient into the parameters, by autograd; return the losses, [6]."""
         for parameter in self.parameters:
-            parameter.grad = None
+            # Kept where they are: a recording writes to them.
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            else:
+                parameter.grad.zero_()
         total = count(index)
         losses = torch.zeros(len(PPOLoss._fields), device=self.device)
-        for block in blocks(index, self.block_size):
-            obs, state = sequences.observations(block)
-            with self._scope():
-                evaluation = self.policy.evaluate(obs, sequences.actions(block), state)
-            loss = self.loss(evaluation, sequences.columns(block), entropy_coeff)
-            share = num_rows(obs) / total
-            objective = share * loss.total
-            (objective if self.scaler is None else self.scaler.scale(objective)).backward()
-            losses.add_(torch.stack(loss).detach(), alpha=share)
+        with self._precision():
+            for block in blocks(index, self.block_size):
+                obs, state = sequences.observations(block)
+                columns = sequences.columns(block)
+                loss = self._losses(obs, sequences.actions(block), state, columns, entropy_coeff)
+                share = num_rows(obs) / total
+                objective = share * loss.total
+                (objective if self.scaler is None else self.scaler.scale(objective)).backward()
+                losses.add_(torch.stack(loss).detach(), alpha=share)
         return losses
+
+    def _losses_of(
+        self,
+        obs: Batch,
+        actions: Batch,
+        state: TensorDict | None,
+        columns: Columns,
+        entropy_coeff: float | Tensor,
+    ) -> PPOLoss:
+        with self._autocast():
+            evaluation = self.policy.evaluate(obs, actions, state)
+        return self.loss(evaluation, columns, entropy_coeff)

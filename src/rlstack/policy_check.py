@@ -1,6 +1,7 @@
-"""Tries a policy once, so that a model or distribution at fault is named before training begins."""
+"""Makes a policy and tries it, so that a model or distribution at fault is named before training begins."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from tensordict import TensorDict
@@ -8,9 +9,44 @@ from torch import Tensor, nn
 
 from . import specs
 from .data import Batch, PolicyStep, keep_random_state
+from .hparams import Hparams, HparamsError, check_options
 from .policies import Policy, RecurrentPolicy
 
 _ROWS = 2
+
+
+def make_policy(
+    policy_cls: type[Policy] | type[RecurrentPolicy], hparams: Hparams, env: Any, device: torch.device
+) -> Policy | RecurrentPolicy:
+    """Return the policy for an environment's specs, on the device, its parts tried once.
+
+    Raises:
+        HparamsError: If the model or the distribution can't be made or used.
+    """
+    try:
+        model = hparams.model
+        if model is None:
+            model_cls = hparams.model_cls or policy_cls.default_model_cls(env.action_spec)
+            options = hparams.model_config or {}
+            check_options(options, model_cls, "model_config")
+            model = model_cls(env.observation_spec, env.action_spec, **options)
+        policy = policy_cls(
+            model, hparams.distribution_cls, normalize_observations=hparams.normalize_observations
+        )
+        for name in ("observation_spec", "action_spec"):
+            mine, given = getattr(policy, name).to("cpu"), getattr(env, name).to("cpu")
+            if mine != given:
+                raise ValueError(
+                    f"{name} of the model is {mine}, of the environment {given}: they must agree"
+                )
+        policy.to(device)
+        check_policy(policy)
+    except (TypeError, ValueError) as error:
+        raise HparamsError(str(error)) from error
+    except Exception as error:
+        # Whatever a model or distribution raises when it is made or tried, it is named as theirs.
+        raise HparamsError(f"the model or distribution raised {type(error).__name__}: {error}") from error
+    return policy
 
 
 def check_policy(policy: Policy | RecurrentPolicy) -> None:

@@ -110,7 +110,7 @@ def ppo_loss(
     vf_clip_param: float | None,
     dual_clip_param: float | None,
     vf_coeff: float,
-    entropy_coeff: float,
+    entropy_coeff: float | Tensor,
 ) -> PPOLoss:
     """Return the loss of proximal policy optimization; all tensors have the same shape.
 

@@ -110,10 +110,11 @@ class KernelPasses(Passes):
         output, values = kernel.forward(self._encode(obs).unsqueeze(1), state)
         return output, values, kernel.state()
 
-    def gradient(self, sequences: Sequences, index: slice | Tensor, entropy_coeff: float) -> Tensor:
+    def gradient(self, sequences: Sequences, index: slice | Tensor, entropy_coeff: float | Tensor) -> Tensor:
         """Put the gradient of the loss of some sequences into the parameters; return the losses, [6]."""
         parts = list(blocks(index, self.block_size))
         total = count(index) * self.hparams.sequence_length
+        entropy_weight = float(entropy_coeff) / total
         columns = sequences.columns(index)
         targets = self._targets(sequences.actions(index), columns, total)
         per_job = -(-len(parts) // len(self._gradients))
@@ -126,7 +127,7 @@ class KernelPasses(Passes):
             flat.zero_()
             for n in range(job * per_job, min((job + 1) * per_job, len(parts))):
                 obs, state = sequences.observations(parts[n])
-                said[n] = self._descend(thread, self._encode(obs), state, targets[n], entropy_coeff / total)
+                said[n] = self._descend(thread, self._encode(obs), state, targets[n], entropy_weight)
 
         self._workers.run(work, jobs)
         whole, gradients = self._gradients[0]

@@ -1,0 +1,155 @@
+"""Programs of tensor operations that are recorded once and replayed, where that is proved to be the same."""
+
+import random
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .holdings import CaptureError
+
+ROUNDS = 2
+"""Of the proof: what a program freezes by mistake shows in the second one."""
+
+
+class Program(ABC):
+    """Tensor operations on tensors that stay where they are."""
+
+    @abstractmethod
+    def run(self) -> Any:
+        """Run it once."""
+
+    @abstractmethod
+    def storage(self) -> list[Tensor]:
+        """Return all tensors that it changes."""
+
+    @abstractmethod
+    def go_on(self) -> None:
+        """Prepare the next round, eagerly."""
+
+    @abstractmethod
+    def check(self) -> None:
+        """Raise a CaptureError if the rounds so far have changed what isn't a tensor."""
+
+    @abstractmethod
+    def put_back(self) -> None:
+        """Put what isn't a tensor back to what it was before the first round."""
+
+
+class Recording(ABC):
+    """A recorded program."""
+
+    @abstractmethod
+    def record(self, run: Callable[[], Any]) -> Any:
+        """Record what `run` does, and return what it returned: tensors that each replay fills."""
+
+    @abstractmethod
+    def replay(self) -> None:
+        """Do it once more."""
+
+
+@final
+class CudaGraph(Recording):
+    """A CUDA graph: one launch for all operations, with the addresses and numbers that were recorded."""
+
+    def __init__(self) -> None:
+        self._graph = torch.cuda.CUDAGraph()
+
+    def record(self, run: Callable[[], Any]) -> Any:
+        """Record what `run` does, without doing it."""
+        torch.cuda.synchronize()
+        with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
+            return run()
+
+    def replay(self) -> None:
+        """Launch the graph."""
+        self._graph.replay()
+
+
+def capture(program: Program, recording: Recording, *, tolerance: float = 0.0) -> Any:
+    """Record a program and prove that replaying it does what running it does.
+
+    From the same tensors and random numbers, two rounds are run and two are replayed; all that they leave
+    must be equal. Afterwards everything is as it was before.
+
+    Args:
+        program: What to record.
+        recording: Where to.
+        tolerance: How far numbers may differ, relative to the largest of their tensor.
+
+    Returns:
+        What the recorded run returned.
+
+    Raises:
+        CaptureError: If it can't be recorded, or does something else when it is replayed.
+    """
+    program.check()
+    tensors = program.storage()
+    start, chance = [tensor.clone() for tensor in tensors], _random_states()
+
+    def restart() -> None:
+        for tensor, value in zip(tensors, start, strict=True):
+            tensor.copy_(value)
+        _set_random_states(chance)
+
+    def rounds(play: Callable[[], Any]) -> list[list[Tensor]]:
+        left = []
+        for number in range(ROUNDS):
+            if number:
+                program.go_on()
+            play()
+            left.append([tensor.clone() for tensor in tensors])
+        return left
+
+    try:
+        with torch.no_grad():
+            expected = rounds(_checked(program))
+            restart()
+            result = recording.record(program.run)
+            program.check()
+            restart()
+            got = rounds(recording.replay)
+            for number, (theirs, mine) in enumerate(zip(expected, got, strict=True)):
+                if not all(_close(a, b, tolerance) for a, b in zip(theirs, mine, strict=True)):
+                    raise CaptureError(f"round {number} of a replay leaves other numbers than a run does")
+    except CaptureError:
+        raise
+    except Exception as error:
+        # Whatever an operation raises while it is recorded (a read-back, a copy from the host, …).
+        raise CaptureError(f"{type(error).__name__}: {str(error).splitlines()[0]}") from error
+    finally:
+        program.put_back()
+        with torch.no_grad():
+            restart()
+    return result
+
+
+def _checked(program: Program) -> Callable[[], Any]:
+    def run() -> None:
+        program.run()
+        program.check()
+
+    return run
+
+
+def _close(one: Tensor, two: Tensor, tolerance: float) -> bool:
+    if not tolerance or not one.is_floating_point():
+        return torch.equal(one, two)
+    return bool(((one - two).abs() <= tolerance * one.abs().max()).all())
+
+
+def _random_states() -> tuple[Any, ...]:
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else None
+    return torch.get_rng_state(), cuda, random.getstate(), np.random.get_state()  # noqa: NPY002 (what is drawn from)
+
+
+def _set_random_states(states: tuple[Any, ...]) -> None:
+    cpu, cuda, python, numpy = states
+    torch.set_rng_state(cpu)
+    if cuda is not None:
+        torch.cuda.set_rng_state_all(cuda)
+    random.setstate(python)
+    np.random.set_state(numpy)  # noqa: NPY002 (what is drawn from)
