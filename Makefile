@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: train test test-slow test-gpu lint format solve bench clean
+.PHONY: train test test-slow test-gpu lint format solve bench bench-gpu clean
 
 train: $(STAMP)  ## train CartPole until it is solved
 	$(BIN)/rlstack train cartpole --seed 0
@@ -31,8 +31,11 @@ format: $(STAMP)
 solve: $(STAMP)  ## train the recipes and judge them in Gymnasium's own environments
 	$(BIN)/python benchmarks/solve.py
 
-bench: $(STAMP)  ## the default work beside rl8's, in one run
-	$(BIN)/python benchmarks/throughput.py
+bench: $(STAMP)  ## transitions per second beside seven other libraries, resumable, about two hours in all
+	$(BIN)/python benchmarks/throughput.py --write
+
+bench-gpu: $(STAMP)  ## whether the GPU path is right and how fast it is, in eight minutes
+	$(BIN)/python benchmarks/gpu.py --write
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -5,7 +5,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from rlstack.capture import Recording
-from rlstack.engine import Horizons, Steps
+from rlstack.engine import Function, Horizons, Steps
 
 READS_BACK = {"aten::_local_scalar_dense", "aten::nonzero", "aten::is_nonzero"}
 
@@ -65,5 +65,8 @@ def record(algorithm):
     learner = algorithm.learner
     horizons, steps = Horizons(algorithm.collector, StandIn), Steps(learner, StandIn)
     algorithm.collector.simulate, learner.make_step = horizons, steps
-    algorithm._recorded = [horizons, steps]
+    targets = Function("targets", algorithm._targets, algorithm._sequences.tensors, StandIn)
+    sums = Function("sums", algorithm._absorb_rewards, algorithm._sums, StandIn)
+    algorithm._make_targets, algorithm._sum_rewards = targets, sums
+    algorithm._recorded = [horizons, steps, targets, sums]
     return algorithm

@@ -1,5 +1,6 @@
 """The command line, mostly as real processes."""
 
+import json
 import os
 import pty
 import re
@@ -19,6 +20,7 @@ from rlstack.cli import main, parse_assignments
 from rlstack.env import CartPole, DiscreteDummyEnv
 from rlstack.recipes import RECIPES
 from rlstack.session import Limits, _merge
+from rlstack.specs import Categorical
 
 TINY = ["num_envs=8", "horizon=8", "sgd_minibatch_size=None", "model_config.hiddens=[8]", "device=cpu"]
 
@@ -279,3 +281,43 @@ def test_the_judge_of_cartpole_sees_limits():
     obs[2, 0, 0], obs[3, 1, 2] = 2.5, -0.22
     assert judge(obs, rewards) == 0.5
     assert CartPole(1).config["x_threshold"] == 2.4
+
+
+class TestBench:
+    def test_says_what_holds_back(self, tmp_path):
+        done = rlstack("bench", "cartpole", *TINY, "--time", "0.2s", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert re.match(r"[\d,]+ transitions/s, a policy update every [\d.,]+ ms\n", done.stdout)
+        shares = [int(share) for share in re.findall(r"ms +(\d+)%", done.stdout)]
+        assert len(shares) == 3
+        assert sum(shares) == pytest.approx(100, abs=2)
+        assert "holds training back" in done.stdout.splitlines()[-1]
+        assert list(tmp_path.iterdir()) == []
+
+    def test_json(self, tmp_path):
+        done = rlstack("bench", "tests.test_cli:Slow", *TINY, "--time", "0.1", "--json", cwd=os.getcwd())
+        speed = json.loads(done.stdout)
+        # Two milliseconds a step, and eight steps, are far more than the rest takes.
+        assert speed["environment"] > 0.016
+        assert "environment" in speed["bottleneck"]
+        assert speed["engine"] == "kernels"
+
+    def test_faults(self, tmp_path):
+        done = rlstack("bench", "cartpol", cwd=tmp_path)
+        assert done.returncode == 2
+        assert (
+            done.stderr
+            == "rlstack: cartpol is not a built-in environment: did you mean cartpole?, or module:Class\n"
+        )
+
+
+class Slow(DiscreteDummyEnv.__base__):
+    """Takes its time."""
+
+    def __init__(self, num_envs, /, **kwargs):
+        super().__init__(num_envs, **kwargs)
+        self.action_spec = Categorical(2, shape=(1,))
+
+    def _displacement(self, action):
+        time.sleep(0.002)
+        return 2 * action - 1

@@ -37,7 +37,7 @@ def train(algorithm, updates=4, **options):
     return stats, parameters(algorithm), torch.cat([torch.as_tensor(m).flatten() for m in moments])
 
 
-def assert_replays(cls, env_cls, replayed=2, **changes):
+def assert_replays(cls, env_cls, replayed=4, **changes):
     changes = {**BASE, **changes}
     expected = train(like_on_a_gpu(cls(env_cls, **changes)))
     algorithm = record(cls(env_cls, **changes))
@@ -97,11 +97,12 @@ def test_it_does_replay():
     update(algorithm)
     assert StandIn.made == 0
     update(algorithm)
-    assert StandIn.made == 2
+    assert StandIn.made == 4
     before = StandIn.replays
     update(algorithm)
-    assert StandIn.made == 2
-    assert StandIn.replays == before + 5
+    assert StandIn.made == 4
+    # A horizon, the sums of its rewards, the advantages and four optimizer steps.
+    assert StandIn.replays == before + 7
     assert algorithm.params["engine"] == "graph"
 
 
@@ -349,3 +350,22 @@ def test_compiled(algorithm_cls):
     got = train(algorithm, updates)
     assert algorithm.params["engine"] == "compile"
     assert torch.allclose(got[1], expected[1], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("phase", "advice"), [("collect", "num_envs=2, or horizon=1"), ("step", "grad_block_size=512")]
+)
+def test_a_gpu_too_small_is_told_what_to_change(phase, advice, monkeypatch):
+    algorithm = Algorithm(DiscreteDummyEnv, **BASE)
+    update(algorithm)
+    message = "Tried to allocate 8.00 GiB. GPU 0 has a total capacity of 9 GiB of which 2.50 GiB is free."
+
+    def fail(*args, **kwargs):
+        raise torch.OutOfMemoryError(message)
+
+    algorithm.collect()
+    monkeypatch.setattr(algorithm.passes, "step" if phase == "collect" else "gradient", fail)
+    with pytest.raises(
+        torch.OutOfMemoryError, match=rf"too small for {phase}\(\): try {advice}.*enable_amp=True"
+    ):
+        getattr(algorithm, phase)()

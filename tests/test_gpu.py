@@ -7,7 +7,8 @@ from rlstack import Algorithm, Policy, RecurrentAlgorithm, RecurrentPolicy, Trai
 from rlstack.buffer import Sequences
 from rlstack.env import CartPole, ContinuousDummyEnv, DiscreteDummyEnv, MountainCar, Pendulum
 
-from .helpers import parameters, update
+from .helpers import Stateless, parameters, update
+from .test_engine import LSTM, MODES, UNFIT, Rebinding, train
 
 pytestmark = [
     pytest.mark.gpu,
@@ -50,9 +51,12 @@ def test_nothing_waits_for_the_device_inside(algorithm_cls, target_kl_div):
     update(algorithm, 2)
     algorithm.collector.begin(None)
     advantages = torch.zeros(64, 8, device="cuda")
+    algorithm._absorb_rewards()
     torch.cuda.set_sync_debug_mode("error")
     try:
         algorithm.collector.rollout(deterministic=False)
+        algorithm._absorb_rewards()
+        algorithm._targets()
         sequences = Sequences(algorithm.collector.buffer)
         sequences.fill(advantages, advantages)
         algorithm.learner.begin(lr=1e-3, entropy_coeff=0.0)
@@ -90,3 +94,86 @@ def test_an_explicit_device_is_obeyed():
 def test_memory_is_that_of_the_device(tracked):
     stats = Trainer(DiscreteDummyEnv, algorithm_config=BASE).step()
     assert stats["memory/total"] == torch.cuda.mem_get_info()[1]
+
+
+def assert_graph_is_eager(cls, env_cls, engine="graph", **changes):
+    changes = {**BASE, "num_envs": 64, "horizon": 8, **changes}
+    expected = train(cls(env_cls, **changes, engine="eager"), 3)
+    algorithm = cls(env_cls, **changes, engine=engine)
+    got = train(algorithm, 3)
+    assert algorithm.params["engine"] == "graph"
+    # The same kernels in the same order: the same bits.
+    assert torch.equal(got[1], expected[1])
+    assert torch.equal(got[2], expected[2])
+    assert got[0] == expected[0]
+
+
+@pytest.mark.parametrize("mode", MODES, ids=str)
+def test_a_graph_does_what_eager_does(mode):
+    assert_graph_is_eager(Algorithm, Pendulum, **mode)
+
+
+@pytest.mark.parametrize("mode", MODES, ids=str)
+def test_a_recurrent_graph_does_what_eager_does(mode):
+    size = mode.get("sgd_minibatch_size")
+    assert_graph_is_eager(
+        RecurrentAlgorithm, CartPole, **{**mode, **LSTM, "sgd_minibatch_size": size and size // 2}
+    )
+
+
+@pytest.mark.parametrize("precision", ["highest", "high"])
+def test_graphs_by_default(precision):
+    assert_graph_is_eager(Algorithm, DiscreteDummyEnv, engine="auto", matmul_precision=precision)
+
+
+def test_precision_is_ours_alone():
+    before = torch.backends.cuda.matmul.fp32_precision, torch.backends.cudnn.rnn.fp32_precision
+    for precision in ("highest", "high"):
+        update(Algorithm(DiscreteDummyEnv, **BASE, matmul_precision=precision), 2)
+        now = torch.backends.cuda.matmul.fp32_precision, torch.backends.cudnn.rnn.fp32_precision
+        assert now == before
+
+
+def test_graphs_of_models_and_environments_of_ones_own():
+    assert_graph_is_eager(RecurrentAlgorithm, DiscreteDummyEnv, model_cls=Stateless, seq_len=1)
+
+
+@pytest.mark.parametrize("env_cls", [env_cls for env_cls in UNFIT if env_cls.__name__ != "Growing"])
+def test_what_does_not_fit_runs_eagerly(env_cls, caplog):
+    class There(env_cls):
+        def __init__(self, num_envs, /, **kwargs):
+            super().__init__(num_envs, **kwargs)
+            self.more = {name: self._there(value) for name, value in self.more.items()}
+
+        def _there(self, value):
+            return [self._there(v) for v in value] if isinstance(value, list) else value.to(self.device)
+
+        def reset(self, *, config=None):
+            self.state = torch.rand(self.num_envs, 1, device=self.device)
+            return self.state
+
+    algorithm = Algorithm(There, **BASE)
+    update(algorithm, 4)
+    assert algorithm.params["engine"] != "graph"
+    assert sum("eagerly" in entry.getMessage() for entry in caplog.records) == 1
+    assert issubclass(There, Rebinding)
+
+
+@BOTH
+def test_memory_stays_flat(algorithm_cls):
+    algorithm = algorithm_cls(DiscreteDummyEnv, **BASE)
+    update(algorithm, 10)
+    torch.cuda.synchronize()
+    before = torch.cuda.memory_allocated()
+    update(algorithm, 1000)
+    assert torch.cuda.memory_allocated() <= before + 2**16
+
+
+def test_the_entropy_stays_that_of_an_eager_run():
+    changes = {**BASE, "optimizer_config": {"lr": 0.01}}
+    curves = [
+        [update(algorithm)["losses/entropy"] for _ in range(50)]
+        for engine in ("eager", "graph")
+        for algorithm in [Algorithm(ContinuousDummyEnv, **changes, engine=engine)]
+    ]
+    assert curves[0] == curves[1]

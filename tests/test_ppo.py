@@ -280,3 +280,34 @@ class TestPPOLoss:
                 vf_coeff=1.0,
                 entropy_coeff=0.0,
             )
+
+
+@pytest.mark.parametrize("dual_clip_param", [None, 1.5])
+@pytest.mark.parametrize("clip_param", [0.1, 0.3])
+def test_policy_gradient_is_that_of_the_loss(float64, clip_param, dual_clip_param):
+    torch.manual_seed(0)
+    old_logp, advantages = torch.randn(500, 1), torch.randn(500, 1)
+    logp = (old_logp + 0.5 * torch.randn(500, 1)).requires_grad_()
+    clips = {"clip_param": clip_param, "dual_clip_param": dual_clip_param}
+    loss = ppo.policy_loss((logp - old_logp).exp(), advantages, **clips)
+    (expected,) = torch.autograd.grad(loss.sum(), logp)
+    bounds = ppo.surrogate_bounds(advantages, **clips)
+    gradient = ppo.policy_gradient(logp.detach(), old_logp, advantages, *bounds)
+    assert torch.allclose(gradient, -expected, rtol=1e-12)
+    # Each of the bounds has been met.
+    assert 0 < (gradient == 0).sum() < 500
+
+
+@pytest.mark.parametrize("vf_clip_param", [None, 0.2, 10.0])
+def test_value_gradient_is_that_of_the_loss(float64, vf_clip_param):
+    torch.manual_seed(0)
+    old_values, returns = torch.randn(500, 1), torch.randn(500, 1)
+    values = (old_values + 0.5 * torch.randn(500, 1)).requires_grad_()
+    loss = ppo.value_loss(values, old_values, returns, vf_clip_param=vf_clip_param)
+    (expected,) = torch.autograd.grad(loss.sum(), values)
+    reach = (None, None)
+    if vf_clip_param is not None:
+        reach = (old_values - vf_clip_param, old_values + vf_clip_param)
+    gradient = ppo.value_gradient(values.detach(), returns, *reach)
+    assert torch.allclose(gradient, expected, rtol=1e-12)
+    assert ((gradient == 0).sum() > 0) == (vf_clip_param == 0.2)

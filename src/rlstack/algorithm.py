@@ -6,6 +6,7 @@ sequences of one step.
 
 import time
 from abc import ABC
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, ClassVar, final
 
@@ -15,8 +16,8 @@ from . import data, ppo
 from .buffer import Sequences, minibatches
 from .collector import Collector
 from .data import Config, Stats
-from .device import resolve_device
-from .engine import Horizons, Steps, default_block_size, make_passes, make_recorder
+from .device import memory_advice, resolve_device
+from .engine import Function, Horizons, Steps, default_block_size, make_passes, make_recorder
 from .env.base import EnvFactory, make_env
 from .hparams import Hparams, HparamsError, RecurrentHparams, flatten
 from .learner import Learner, StepRecord
@@ -48,12 +49,20 @@ class _PPO(ABC):
         self.collector = Collector(self.env, self.passes, self.hparams)
         self.learner = Learner(self.passes, self.hparams)
         self._sequences = Sequences(self.collector.buffer)
-        self._recorded: list[Horizons | Steps] = []
+        self._make_targets: Callable[[], torch.Tensor] = self._targets
+        self._sum_rewards: Callable[[], bool] = self._absorb_rewards
+        self._recorded: list[Horizons | Steps | Function] = []
         recorder = make_recorder(self.hparams, self.device)
         if recorder is not None:
             self.collector.simulate = horizons = Horizons(self.collector, recorder)
             self.learner.make_step = steps = Steps(self.learner, recorder)
-            self._recorded = [horizons, steps]
+            self._make_targets = targets = Function(
+                "Advantages are estimated", self._targets, self._sequences.tensors, recorder
+            )
+            self._sum_rewards = sums = Function(
+                "Rewards are summed", self._absorb_rewards, self._sums, recorder
+            )
+            self._recorded = [horizons, steps, targets, sums]
         hp, lr = self.hparams, float(self.learner.optimizer.param_groups[0]["lr"])
         self.lr_scheduler = scheduler(lr, hp.lr_schedule, hp.lr_schedule_kind)
         self.entropy_scheduler = scheduler(
@@ -86,12 +95,12 @@ class _PPO(ABC):
     @property
     def engine(self) -> str:
         """How this algorithm computes: eager, kernels, compile, graph, or graph for a part of it."""
-        replayed = [part for part in self._recorded if part.recordings.reason is None]
-        if not replayed:
-            return self.passes.name
-        names = {Horizons: "horizons", Steps: "optimizer steps"}
-        part = "" if len(replayed) == len(self._recorded) else f" ({names[type(replayed[0])]} only)"
-        return f"graph{part}"
+        replayed = [type(part) for part in self._recorded if part.recordings.reason is None]
+        if len(replayed) == len(self._recorded):
+            return "graph" if replayed else self.passes.name
+        if Horizons in replayed or Steps in replayed:
+            return f"graph ({'horizons' if Horizons in replayed else 'optimizer steps'} only)"
+        return self.passes.name
 
     def collect(self, *, env_config: Config | None = None, deterministic: bool = False) -> Stats:
         """Simulate one horizon in all environments and keep it for `step`.
@@ -110,8 +119,11 @@ class _PPO(ABC):
         start = time.perf_counter()
         self._absorb_observations()
         resets = self.collector.begin(env_config)
-        stats = self.collector.run(deterministic=deterministic)
-        self._absorb_rewards(after_reset=resets > 0)
+        with memory_advice(self.hparams, "collect"):
+            stats = self.collector.run(deterministic=deterministic)
+            if resets:
+                self._discounted.zero_()
+            self._sum_rewards()
         self._buffered = True
         env_steps = self.hparams.num_envs * self.hparams.horizon
         self.env_steps += env_steps
@@ -136,9 +148,9 @@ class _PPO(ABC):
             raise RuntimeError("step() has no transitions to learn from: call collect() before each step()")
         start, hp = time.perf_counter(), self.hparams
         lr, entropy_coeff = self.lr_scheduler(self.env_steps), self.entropy_scheduler(self.env_steps)
-        with self.passes.threads(hp.num_envs * hp.horizon):
-            sequences, explained_variance = self._targets()
-            total = len(sequences)
+        with self.passes.threads(hp.num_envs * hp.horizon), memory_advice(hp, "step"):
+            explained_variance = self._make_targets()
+            sequences, total = self._sequences, len(self._sequences)
             size = total if hp.accumulate_grads else hp.minibatch_size(total)
             self.learner.begin(lr=lr, entropy_coeff=entropy_coeff)
             for _ in range(hp.num_sgd_iters):
@@ -195,14 +207,16 @@ class _PPO(ABC):
         resolved.minibatch_size(resolved.num_envs * horizon // seq_len)
         return resolved
 
-    def _absorb_rewards(self, *, after_reset: bool) -> None:
-        """Take the horizon's rewards into the statistics that scale rewards."""
-        if after_reset:
-            self._discounted.zero_()
+    def _sums(self) -> list[torch.Tensor]:
+        return [self._discounted, *self.return_moments.buffers()]
+
+    def _absorb_rewards(self) -> bool:
+        """Take the horizon's rewards into the statistics that scale rewards; return True."""
         rewards = self.collector.buffer.rewards.squeeze(-1).T
         sums = ppo.reversed_discounted_returns(rewards, self._discounted, gamma=self.hparams.gamma)
         self.return_moments.update(sums)
-        self._discounted = sums[:, -1].clone()
+        self._discounted.copy_(sums[:, -1])
+        return True
 
     def _absorb_observations(self) -> None:
         """Release the horizon: take its observations into the policy's statistics, once it has been used.
@@ -213,8 +227,8 @@ class _PPO(ABC):
             self.policy.normalizer.update(self.collector.buffer.obs[:-1])
         self._buffered = False
 
-    def _targets(self) -> tuple[Sequences, torch.Tensor]:
-        """Return the horizon with its advantages and returns, and how much of these the values explain."""
+    def _targets(self) -> torch.Tensor:
+        """Put advantages and returns into the sequences; return how much of these the values explain, []."""
         hp = self.hparams
         buffer = self.collector.buffer
         rewards, values = buffer.rewards.squeeze(-1).T, buffer.values.squeeze(-1).T
@@ -226,7 +240,7 @@ class _PPO(ABC):
         if hp.normalize_advantages:
             advantages = ppo.normalize(advantages)
         self._sequences.fill(advantages, returns)
-        return self._sequences, explained_variance
+        return explained_variance
 
     def _summarize(self, explained_variance: torch.Tensor) -> list[float]:
         """Read the update's statistics back, all at once: losses, gradient norm, explained variance."""

@@ -6,6 +6,8 @@ import logging
 import os
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -69,19 +71,72 @@ def train(
     # What MLflow says while it makes its database would tear the display apart.
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
     logging.getLogger("alembic").setLevel(logging.WARNING)
-    from rich.console import Console
+    with _faults():
+        from rich.console import Console
 
-    from .data import NonFiniteError
-    from .env.base import EnvError
-    from .hparams import HparamsError
-    from .session import Limits, train
+        from .session import Limits, train
 
-    try:
         values = parse_assignments(hyperparameters)
         if seed is not None:
             values["seed"] = seed
         limits = Limits(max_updates=max_updates, max_env_steps=max_env_steps, max_time=max_time)
         interrupted = train(env, values, limits, run_dir=run_dir, console=Console())
+    if interrupted:
+        sys.exit(INTERRUPTED)
+
+
+@main.command(
+    short_help="Measure how fast an environment trains, and what holds it back.",
+    epilog=f"Built-in names: {', '.join(RECIPES)}.\n\nExamples:\n\n"
+    "  rlstack bench cartpole\n\n"
+    "  rlstack bench my_package.my_module:MyEnv num_envs=4096 --json",
+)
+@click.argument("env", metavar="ENV")
+@click.argument("hyperparameters", metavar="[KEY=VALUE]...", nargs=-1)
+@click.option(
+    "--time",
+    "seconds",
+    type=_seconds,
+    default="5s",
+    show_default=True,
+    metavar="TIME",
+    help="How long to measure.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
+def bench(env: str, hyperparameters: tuple[str, ...], seconds: float, as_json: bool) -> None:
+    """Measure how fast ENV trains, and what holds it back.
+
+    ENV and KEY are those of `rlstack train`. Nothing is tracked and nothing is kept.
+    """
+    with _faults():
+        from .session import resolve
+        from .speed import measure_speed
+
+        speed = measure_speed(*resolve(env, parse_assignments(hyperparameters)), seconds=seconds)
+    if as_json:
+        click.echo(json.dumps(speed.as_dict()))
+        return
+    whole = speed.environment + speed.policy + speed.update
+    click.echo(
+        f"{speed.transitions_per_second:,.0f} transitions/s, a policy update every {1e3 * whole:,.1f} ms"
+    )
+    for name in ("environment", "policy", "update"):
+        part = getattr(speed, name)
+        click.echo(f"  {name:<12} {1e3 * part:9,.1f} ms  {part / whole:4.0%}")
+    click.echo(f"  {'engine':<12} {speed.engine}, {speed.start_up:.1f} s to start up")
+    click.echo(f"  {'memory':<12} {speed.memory / 2**20:,.0f} MiB at the peak")
+    click.echo(speed.bottleneck)
+
+
+@contextmanager
+def _faults() -> Iterator[None]:
+    """Say in a sentence what went wrong, and exit with its code."""
+    from .data import NonFiniteError
+    from .env.base import EnvError
+    from .hparams import HparamsError
+
+    try:
+        yield
     except (HparamsError, click.UsageError) as error:
         _fail(str(error), USAGE)
     except EnvError as error:
@@ -92,8 +147,6 @@ def train(
         _fail(f"the run directory can't be used: {error}", USAGE)
     except KeyboardInterrupt:
         _fail("interrupted", INTERRUPTED)
-    if interrupted:
-        sys.exit(INTERRUPTED)
 
 
 def parse_assignments(assignments: tuple[str, ...]) -> dict[str, Any]:

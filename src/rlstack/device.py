@@ -1,5 +1,7 @@
 """Where and how to compute: the device, its precision, and how much at a time."""
 
+import math
+import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, TypeAlias
@@ -11,6 +13,8 @@ from .hparams import Hparams, HparamsError
 
 _BYTES_PER_ROW = 2**19
 """Of a GPU's memory, for one row of a block: 32 times what the default model takes."""
+
+_UNITS = {"K": 2**10, "M": 2**20, "G": 2**30}
 
 Scope: TypeAlias = Callable[[], AbstractContextManager[Any]]
 """Makes the context in which the policy's model runs."""
@@ -64,6 +68,33 @@ def _fp32_precision(precision: str) -> Iterator[None]:
     finally:
         for place, value in zip(places, before, strict=True):
             place.fp32_precision = value
+
+
+@contextmanager
+def memory_advice(hparams: Hparams, phase: str) -> Iterator[None]:
+    """Say what to change, and by how much, if a GPU's memory is too small.
+
+    Args:
+        hparams: What may be changed.
+        phase: `collect` or `step`.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        match = re.search(
+            r"Tried to allocate ([\d.]+) ([KMG])iB.*?of which ([\d.]+) ([KMG])iB is free", str(error), re.S
+        )
+        factor = 2
+        if match is not None:
+            wanted, free = (float(match[i]) * _UNITS[match[i + 1]] for i in (1, 3))
+            factor = 2 ** max(1, math.ceil(math.log2(max(wanted, 1.0) / max(free, wanted / 64))))
+        names = ["num_envs", "horizon"] if phase == "collect" else ["grad_block_size", "num_envs", "horizon"]
+        ways = [f"{name}={max(1, getattr(hparams, name) // factor)}" for name in names]
+        if not hparams.enable_amp:
+            ways.append("enable_amp=True, which halves activations")
+        raise torch.OutOfMemoryError(
+            f"the GPU's memory is too small for {phase}(): try {', or '.join(ways)} ({error})"
+        ) from error
 
 
 def amp_dtype(device: torch.device) -> torch.dtype:

@@ -190,17 +190,17 @@ class Horizons:
         return self._holdings
 
 
-class _Step(Program):
-    def __init__(self, learner: Learner, sequences: Sequences, index: slice | Tensor) -> None:
-        self._learner, self._sequences = learner, sequences
-        self.index = index if isinstance(index, slice) else index.clone()
+class _Function(Program):
+    """Some function of tensors, whose changes show in all of its rounds alike."""
 
-    def run(self) -> Tensor:
-        losses = self._learner.gradient(self._sequences, self.index)
-        return self._learner.apply(losses) if self._learner.capturable else losses
+    def __init__(self, run: Callable[[], Any], tensors: Callable[[], list[Tensor]]) -> None:
+        self._run, self._tensors = run, tensors
+
+    def run(self) -> Any:
+        return self._run()
 
     def storage(self) -> list[Tensor]:
-        return self._learner.tensors()
+        return self._tensors()
 
     def go_on(self) -> None:
         pass
@@ -210,6 +210,52 @@ class _Step(Program):
 
     def put_back(self) -> None:
         pass
+
+
+@final
+class Function:
+    """Calls a function of tensors by replaying it, from the second call on.
+
+    Args:
+        what: What it does.
+        function: Returns tensors, or True.
+        tensors: Returns all tensors that it changes.
+        recorder: Makes a recording.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        function: Callable[[], Any],
+        tensors: Callable[[], list[Tensor]],
+        recorder: Callable[[], Recording],
+    ) -> None:
+        self._function, self._tensors = function, tensors
+        self.recordings = Recordings(what, recorder)
+        self._warm = False
+
+    def __call__(self) -> Any:
+        """Return what the function returns."""
+        result = None
+        if self._warm:
+            result = self.recordings.replay(
+                "", lambda: _Function(self._function, self._tensors), lambda program: None
+            )
+        self._warm = True
+        return self._function() if result is None else result
+
+
+class _Step(_Function):
+    """One optimizer step, on the sequences whose numbers are in `index`."""
+
+    def __init__(self, learner: Learner, sequences: Sequences, index: slice | Tensor) -> None:
+        self.index = index if isinstance(index, slice) else index.clone()
+
+        def run() -> Tensor:
+            losses = learner.gradient(sequences, self.index)
+            return learner.apply(losses) if learner.capturable else losses
+
+        super().__init__(run, learner.tensors)
 
 
 @final

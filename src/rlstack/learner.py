@@ -203,6 +203,10 @@ def _make_optimizer(
         if device.type == "cuda" and "capturable" in inspect.signature(hparams.optimizer_cls).parameters:
             options |= {"capturable": True, "lr": torch.tensor(float(options["lr"]), device=device)}
     try:
-        return hparams.optimizer_cls(parameters, **options)
+        optimizer = hparams.optimizer_cls(parameters, **options)
     except (TypeError, ValueError) as error:
         raise HparamsError(f"optimizer_config: {error}") from None
+    if options.get("capturable"):
+        # torch would warn of every step that isn't recorded; the first update never is.
+        optimizer._warned_capturable_if_run_uncaptured = True
+    return optimizer

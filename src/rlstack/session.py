@@ -116,10 +116,8 @@ def train(
         EnvError, NonFiniteError: As training raises them.
     """
     recipe = RECIPES.get(name)
-    env_cls = recipe.env_cls() if recipe else _import_env(name)
-    trainer = Trainer(
-        env_cls, algorithm_config=_merge(recipe.hyperparameters if recipe else {}, hyperparameters)
-    )
+    env_cls, algorithm_config = resolve(name, hyperparameters)
+    trainer = Trainer(env_cls, algorithm_config=algorithm_config)
     solved = Solved(recipe, trainer, hyperparameters.get("env_config")) if recipe else None
     conditions = [*limits.conditions(), *([solved] if solved else [])]
     directory = _make_run_dir(name) if run_dir is None else run_dir
@@ -182,6 +180,18 @@ def _where_tracked(trainer: Trainer) -> str:
 
     uri = mlflow.get_tracking_uri()
     return f"{tracker.run_id} in {uri}\n{16 * ' '}mlflow ui --backend-store-uri {uri}  (needs rlstack[ui])"
+
+
+def resolve(name: str, hyperparameters: Mapping[str, Any]) -> tuple[EnvFactory, dict[str, Any]]:
+    """Return an environment's class, and the hyperparameters with those of its recipe, if it has one.
+
+    Raises:
+        HparamsError: If there is no such environment.
+    """
+    recipe = RECIPES.get(name)
+    if recipe is None:
+        return _import_env(name), dict(hyperparameters)
+    return recipe.env_cls(), _merge(recipe.hyperparameters, hyperparameters)
 
 
 def _import_env(name: str) -> EnvFactory:
