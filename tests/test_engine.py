@@ -34,7 +34,7 @@ def train(algorithm, updates=4, **options):
     for entry in stats:
         for name in ("collect", "step"):
             del entry[f"profiling/{name}_ms"]
-    return stats, parameters(algorithm), torch.cat([torch.as_tensor(m).flatten() for m in moments])
+    return stats, parameters(algorithm), torch.cat([torch.as_tensor(m).flatten().cpu() for m in moments])
 
 
 def assert_replays(cls, env_cls, replayed=4, **changes):
@@ -143,8 +143,9 @@ class Rebinding(ContinuousDummyEnv.__base__):
 
 
 @pytest.mark.parametrize("resets", [1, 2, -1])
-def test_an_environment_that_replaces_its_tensors(resets):
-    assert_replays(Algorithm, Rebinding, horizons_per_env_reset=resets)
+@pytest.mark.parametrize("name", ["Rebinding", "Swapping"])
+def test_an_environment_that_replaces_its_tensors(name, resets):
+    assert_replays(Algorithm, globals()[name], horizons_per_env_reset=resets)
 
 
 class Counting(Rebinding):
@@ -174,7 +175,7 @@ class OwnGenerator(Rebinding):
         self.generator = torch.Generator().manual_seed(0)
 
     def step(self, action):
-        return super().step(action + torch.rand(self.num_envs, 1, generator=self.generator))
+        return super().step(action + torch.rand(self.num_envs, 1, generator=self.generator).to(action.device))
 
 
 class NumpyGenerator(Rebinding):
@@ -217,6 +218,15 @@ class Chances(Rebinding):
 
     def step(self, action):
         return super().step(action * random.random())
+
+
+class Swapping(Rebinding):
+    """Lets two tensors change places."""
+
+    def step(self, action):
+        out = super().step(action)
+        self.state, self.more["all"][0] = self.more["all"][0], self.state
+        return out
 
 
 UNFIT = {

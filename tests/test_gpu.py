@@ -47,7 +47,7 @@ def test_with_everything_that_saves_memory(algorithm_cls, enable_amp):
 @BOTH
 @pytest.mark.parametrize("target_kl_div", [None, 0.01])
 def test_nothing_waits_for_the_device_inside(algorithm_cls, target_kl_div):
-    algorithm = algorithm_cls(DiscreteDummyEnv, **BASE, target_kl_div=target_kl_div)
+    algorithm = algorithm_cls(DiscreteDummyEnv, **BASE, target_kl_div=target_kl_div, engine="eager")
     update(algorithm, 2)
     algorithm.collector.begin(None)
     advantages = torch.zeros(64, 8, device="cuda")

@@ -2,7 +2,8 @@
 
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, final
 
 import numpy as np
@@ -61,8 +62,13 @@ class CudaGraph(Recording):
     def record(self, run: Callable[[], Any]) -> Any:
         """Record what `run` does, without doing it."""
         torch.cuda.synchronize()
-        with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
-            return run()
+        stream = torch.cuda.current_stream()
+        try:
+            with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
+                return run()
+        finally:
+            # torch leaves its own stream current if the end of the recording raises.
+            torch.cuda.set_stream(stream)
 
     def replay(self) -> None:
         """Launch the graph."""
@@ -129,10 +135,25 @@ def capture(program: Program, recording: Recording, *, tolerance: float = 0.0) -
 
 def _checked(program: Program) -> Callable[[], Any]:
     def run() -> None:
-        program.run()
+        with _no_waiting():
+            program.run()
         program.check()
 
     return run
+
+
+@contextmanager
+def _no_waiting() -> Iterator[None]:
+    """Raise an error where the host would wait for the GPU: a recording that does can't be taken back."""
+    if not torch.cuda.is_available():
+        yield
+        return
+    before = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
 
 
 def _close(one: Tensor, two: Tensor, tolerance: float) -> bool:

@@ -110,12 +110,16 @@ class Holdings:
         Raises:
             CaptureError: If one has another form than the first.
         """
+        replaced = []
         for path, (container, key, now) in self._slots().items():
             first = self._tensors.get(path)
             if first is None or now is first:
                 continue
             if not _same_form(first, now):
                 raise CaptureError(f"{path} changes its shape or dtype")
+            # Two of them may have changed places.
+            replaced.append((container, key, first, now.clone()))
+        for container, key, first, now in replaced:
             _copy(first, now)
             container[key] = first
 

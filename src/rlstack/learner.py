@@ -201,7 +201,10 @@ def _make_optimizer(
     if can_fuse and not {"fused", "foreach", "differentiable", "capturable"} & set(options):
         options["fused"] = True
         if device.type == "cuda" and "capturable" in inspect.signature(hparams.optimizer_cls).parameters:
-            options |= {"capturable": True, "lr": torch.tensor(float(options["lr"]), device=device)}
+            options |= {
+                "capturable": True,
+                "lr": torch.tensor(float(options["lr"]), dtype=torch.float32, device=device),
+            }
     try:
         optimizer = hparams.optimizer_cls(parameters, **options)
     except (TypeError, ValueError) as error:

@@ -151,7 +151,7 @@ class _MLP(Model):
         if activation_fn not in ACTIVATIONS:
             raise ValueError(f"activation_fn is {activation_fn!r}{did_you_mean(activation_fn, ACTIVATIONS)}")
         _check_sizes("hiddens", hiddens)
-        self.encoder = ObservationEncoder(observation_spec)
+        self.encoder = ObservationEncoder(self.observation_spec)
         sizes = [self.encoder.size, *hiddens]
         self.policy = nn.Sequential(*_layers(sizes, activation_fn), self.head_cls(sizes[-1], action_spec))
         self.value = nn.Sequential(*_layers(sizes, activation_fn), _linear(sizes[-1], 1, gain=1.0))
@@ -206,7 +206,7 @@ class _LSTM(RecurrentModel):
         super().__init__(observation_spec, action_spec, hidden_size=hidden_size, num_layers=num_layers)
         _check_sizes("hidden_size", [hidden_size])
         _check_sizes("num_layers", [num_layers])
-        self.encoder = ObservationEncoder(observation_spec)
+        self.encoder = ObservationEncoder(self.observation_spec)
         self.lstm = nn.LSTM(self.encoder.size, hidden_size, num_layers, batch_first=True)
         self.policy = self.head_cls(hidden_size, action_spec)
         self.value = _linear(hidden_size, 1, gain=1.0)

@@ -1,5 +1,6 @@
 """Threads that share the rows of a minibatch among them."""
 
+import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -40,13 +41,18 @@ class Workers:
     def run(self, function: Callable[[int, int], None], jobs: int) -> None:
         """Call `function(thread, job)` for the jobs 0 … jobs − 1, each on whichever thread is free.
 
-        What it raises comes out here, after all threads have ended.
+        What it raises comes out here, after all threads have ended; jobs that haven't begun are dropped then.
         """
-        numbers = count()
+        numbers, failed = count(), False
 
         def work(thread: int) -> None:
-            while (job := next(numbers)) < jobs:
-                function(thread, job)
+            nonlocal failed
+            try:
+                while not failed and (job := next(numbers)) < jobs:
+                    function(thread, job)
+            except BaseException:
+                failed = True
+                raise
 
         others = [_pool(self.count).submit(_alone, work, n) for n in range(1, min(self.count, jobs))]
         try:
@@ -65,6 +71,10 @@ def _alone(function: Callable[[int], None], number: int) -> None:
 
 
 @cache
-def _pool(count: int) -> ThreadPoolExecutor:
+def _pool(size: int) -> ThreadPoolExecutor:
     """Return the threads beside the calling one; they are made once and wait until they are needed."""
-    return ThreadPoolExecutor(count - 1, thread_name_prefix="rlstack")
+    return ThreadPoolExecutor(size - 1, thread_name_prefix="rlstack")
+
+
+# A forked process has none of the threads, and makes its own.
+os.register_at_fork(after_in_child=_pool.cache_clear)
