@@ -199,6 +199,7 @@ def table(line: str, peers: dict[str, list[dict[str, Any]]]) -> list[str]:
             title,
             middle(rates),
             ratio,
+            str(len(results)) if ratio else "",
             f"{share:.0%}",
             f"{collect:.0%}" if collect else "",
             middle([result["memory"] for result in results], 2**20),
@@ -210,8 +211,8 @@ def table(line: str, peers: dict[str, list[dict[str, Any]]]) -> list[str]:
         "",
         f"Limit: {most / 1e9:,.0f} GFLOP/s in float32, {most / flops(work):,.0f} transitions/s.",
         "",
-        "| library | transitions/s | rlstack is faster by | share of the limit | of it collecting | MiB |",
-        "|---|---|---|---|---|---|",
+        "| library | transitions/s | rlstack is faster by | pairs | share of the limit | collecting | MiB |",
+        "|---|---|---|---|---|---|---|",
         row("**rlstack**", mine, ""),
     ]
     for peer, each in sorted(
@@ -228,10 +229,11 @@ def main() -> None:
     parser.add_argument("--peers", nargs="+", choices=PEERS, default=list(PEERS))
     parser.add_argument("--fresh", action="store_true", help="forget what was measured before")
     parser.add_argument("--write", action="store_true", help="write the tables under benchmarks/results")
+    parser.add_argument("--report", action="store_true", help="measure nothing, show what there is")
     args = parser.parse_args()
     BENCH.mkdir(exist_ok=True)
     state: dict[str, Any] = {} if args.fresh or not STATE.exists() else json.loads(STATE.read_text())
-    for line in args.lines:
+    for line in [] if args.report else args.lines:
         measure(line, args.peers, state)
     tables = [row for line in LINES if state.get(line) for row in table(line, state[line])]
     print(*tables, sep="\n")
