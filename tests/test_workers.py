@@ -29,7 +29,9 @@ def test_every_job_is_done_once(count, jobs):
 
 def test_jobs_run_at_the_same_time():
     meet = threading.Barrier(2, timeout=10)
-    Workers(2).run(lambda thread, job: meet.wait(), 2)
+    arrived = []
+    Workers(2).run(lambda thread, job: arrived.append(meet.wait()), 2)
+    assert sorted(arrived) == [0, 1]
 
 
 def test_torch_leaves_the_cores_alone_meanwhile():

@@ -124,6 +124,17 @@ class Clock:
         print(json.dumps(result))
 
 
+def iterate(algorithm: Any, clock: Clock) -> None:
+    """Play with an algorithm that has `collect` and `step`."""
+    clock.start()
+    while True:
+        algorithm.collect()
+        clock.collected()
+        algorithm.step()
+        if clock.ended():
+            return
+
+
 def memory_now() -> int:
     """Return the resident memory of this process, bytes."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])

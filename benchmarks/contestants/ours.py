@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from common import Clock, Simulation, Work, main
+from common import Clock, Simulation, Work, iterate, main
 from tensordict import TensorDict
 
 from rlstack import Algorithm, RecurrentAlgorithm
@@ -32,13 +32,7 @@ def play(work: Work, clock: Clock) -> None:
     if work.minibatch < work.transitions:
         options["sgd_minibatch_size"] = work.minibatch
     algorithm = (RecurrentAlgorithm if work.recurrent else Algorithm)(envs[work.env], **options)
-    clock.start()
-    while True:
-        algorithm.collect()
-        clock.collected()
-        algorithm.step()
-        if clock.ended():
-            return
+    iterate(algorithm, clock)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from common import Clock, Simulation, Work, main
+from common import Clock, Simulation, Work, iterate, main
 from rl8 import AlgorithmConfig, RecurrentAlgorithmConfig
 from rl8.env import ContinuousDummyEnv, DiscreteDummyEnv, Env
 from tensordict import TensorDict
@@ -35,13 +35,7 @@ def play(work: Work, clock: Clock) -> None:
         options["sgd_minibatch_size"] = work.minibatch
     config = (RecurrentAlgorithmConfig if work.recurrent else AlgorithmConfig)(**options)
     algorithm = config.build(envs[work.env])
-    clock.start()
-    while True:
-        algorithm.collect()
-        clock.collected()
-        algorithm.step()
-        if clock.ended():
-            return
+    iterate(algorithm, clock)
 
 
 if __name__ == "__main__":

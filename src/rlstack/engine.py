@@ -279,7 +279,7 @@ class Steps:
         learner = self._learner
         # The first update makes gradients and the optimizer's state.
         if learner.updates == 1 or self.recordings.reason is not None:
-            return learner.apply(learner.gradient(sequences, index))
+            return learner.step_eagerly(sequences, index)
         places = [tensor.data_ptr() for tensor in (*learner.tensors(), *sequences.tensors())]
         if places != self._places:
             self.recordings.forget()
@@ -294,5 +294,5 @@ class Steps:
         key = "whole" if isinstance(index, slice) else len(index)
         result = self.recordings.replay(key, lambda: _Step(learner, sequences, index), before)
         if result is None:
-            return learner.apply(learner.gradient(sequences, index))
+            return learner.step_eagerly(sequences, index)
         return result.clone() if learner.capturable else learner.apply(result)

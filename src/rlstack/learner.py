@@ -66,9 +66,7 @@ class Learner:
         """Whether optimizer steps read nothing from the host, and can be recorded."""
         # What a schedule changes is a tensor where steps may be recorded: a recording reads it each time.
         self.entropy_coeff: float | Tensor = 0.0 if on_cpu else torch.zeros((), device=device)
-        self.make_step: Callable[[Sequences, slice | Tensor], Tensor] = lambda sequences, index: self.apply(
-            self.gradient(sequences, index)
-        )
+        self.make_step: Callable[[Sequences, slice | Tensor], Tensor] = self.step_eagerly
         """Makes an optimizer step and returns its record, [11]."""
         self.skipped_steps = 0
         """How many steps in a row the scaler has skipped."""
@@ -99,6 +97,10 @@ class Learner:
     def step(self, sequences: Sequences, index: slice | Tensor) -> None:
         """Make one optimizer step from the sequences with these numbers."""
         self._records.append(self.make_step(sequences, index))
+
+    def step_eagerly(self, sequences: Sequences, index: slice | Tensor) -> Tensor:
+        """Make one optimizer step, operation by operation; return its record, [11]."""
+        return self.apply(self.gradient(sequences, index))
 
     def gradient(self, sequences: Sequences, index: slice | Tensor) -> Tensor:
         """Put the gradient of the loss of some sequences into the parameters; return the losses, [6]."""
