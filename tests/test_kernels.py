@@ -1,5 +1,9 @@
 """The written-out passes give what autograd gives, on any number of threads."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 from tensordict import TensorDict
@@ -161,6 +165,32 @@ def test_the_number_of_threads_changes_nothing(cls, env_cls):
         same, same_moments, _ = train(cls, env_cls, "auto", threads=threads, **options)
         assert torch.equal(one, same)
         assert torch.equal(moments, same_moments)
+
+
+PLAIN = """
+import torch
+from rlstack import Algorithm, RecurrentAlgorithm
+from rlstack.env import CartPole, Pendulum
+for cls in (Algorithm, RecurrentAlgorithm):
+    for env_cls in (CartPole, Pendulum):
+        algorithm = cls(env_cls, num_envs=24, horizon=8, seed=3, device="cpu", grad_block_size=48)
+        for _ in range(3):
+            algorithm.collect()
+            algorithm.step()
+        print(algorithm.engine, *[p.double().sum().item().hex() for p in algorithm.policy.parameters()])
+"""
+
+
+def test_the_same_comes_out_without_torchscript():
+    said = []
+    for jit in "01":
+        environment = os.environ | {"PYTORCH_JIT": jit}
+        command = [sys.executable, "-W", "error::DeprecationWarning:rlstack", "-c", PLAIN]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+        assert done.returncode == 0, done.stderr
+        said.append(done.stdout)
+    assert said[0] == said[1]
+    assert said[0].count("kernels") == 4
 
 
 def test_a_fault_in_a_thread_comes_out():

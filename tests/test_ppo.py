@@ -305,9 +305,7 @@ def test_value_gradient_is_that_of_the_loss(float64, vf_clip_param):
     values = (old_values + 0.5 * torch.randn(500, 1)).requires_grad_()
     loss = ppo.value_loss(values, old_values, returns, vf_clip_param=vf_clip_param)
     (expected,) = torch.autograd.grad(loss.sum(), values)
-    reach = (None, None)
-    if vf_clip_param is not None:
-        reach = (old_values - vf_clip_param, old_values + vf_clip_param)
-    gradient = ppo.value_gradient(values.detach(), returns, *reach)
+    bounds = ppo.error_bounds(old_values, returns, vf_clip_param=vf_clip_param)
+    gradient = ppo.value_gradient(values.detach(), returns, *bounds)
     assert torch.allclose(gradient, expected, rtol=1e-12)
     assert ((gradient == 0).sum() > 0) == (vf_clip_param == 0.2)

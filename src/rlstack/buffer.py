@@ -139,13 +139,13 @@ class Sequences:
         self._states = None if buffer.states is None else buffer.states.flatten(0, 1)
         # One matrix: a minibatch gathers all four with one indexing operation.
         rows = buffer.horizon * buffer.num_envs
-        self._columns = torch.zeros((rows, len(Columns._fields)), device=buffer.logp.device)
+        self._columns = torch.zeros((len(Columns._fields), rows), device=buffer.logp.device)
 
     def fill(self, advantages: Tensor, returns: Tensor) -> None:
         """Take in what has been made of the horizon: advantages [B, T] and returns [B, T]."""
         buffer = self._buffer
         columns = (buffer.logp, buffer.values[:-1], advantages.T.unsqueeze(-1), returns.T.unsqueeze(-1))
-        for column, values in zip(self._columns.unbind(-1), columns, strict=True):
+        for column, values in zip(self._columns, columns, strict=True):
             column.copy_(values.flatten())
 
     def tensors(self) -> list[Tensor]:
@@ -161,7 +161,8 @@ class Sequences:
         Args:
             index: Numbers of sequences; q starts in step q // B · L of environment q % B.
         """
-        obs = _at(self._obs, self._rows(index)).unflatten(0, (count(index), self._seq_len))
+        obs = _at(self._obs, self._rows(index))
+        obs = obs.unsqueeze(1) if self._seq_len == 1 else obs.unflatten(0, (count(index), self._seq_len))
         return obs, None if self._states is None else _at(self._states, index)
 
     def actions(self, index: slice | Tensor) -> Any:
@@ -170,8 +171,9 @@ class Sequences:
 
     def columns(self, index: slice | Tensor) -> Columns:
         """Return what the loss reads beside the policy."""
-        # Each of them contiguous: they are read many times.
-        return Columns(*_at(self._columns, self._rows(index)).t().contiguous().unsqueeze(-1))
+        rows = self._rows(index)
+        found = self._columns[:, rows] if isinstance(rows, slice) else self._columns.index_select(1, rows)
+        return Columns(*found.unsqueeze(-1))
 
     def _rows(self, index: slice | Tensor) -> slice | Tensor:
         """Return where the steps of sequences are in the flattened buffer, [N · L]."""

@@ -189,14 +189,24 @@ def value_gradient(values: Tensor, returns: Tensor, lowest: Tensor | None, highe
     Args:
         values: V.
         returns: R̂.
-        lowest: V_old − vf_clip_param; None if values aren't clipped.
-        highest: V_old + vf_clip_param; None if values aren't clipped.
+        lowest: As of `error_bounds`.
+        highest: As of `error_bounds`.
     """
     errors = values - returns
     if lowest is None:
         return errors
-    cut = values.clamp(lowest, highest).sub_(returns).abs_() > errors.abs()
+    cut = errors.clamp(lowest, highest).abs_() > errors.abs()
     return errors.masked_fill_(cut, 0.0)
+
+
+def error_bounds(
+    old_values: Tensor, returns: Tensor, *, vf_clip_param: float | None
+) -> tuple[Tensor, Tensor] | tuple[None, None]:
+    """Return between which bounds `value_loss` clips the error V − R̂: V_old ± vf_clip_param − R̂."""
+    if vf_clip_param is None:
+        return None, None
+    middle = old_values - returns
+    return middle - vf_clip_param, middle + vf_clip_param
 
 
 def policy_loss(

@@ -5,18 +5,17 @@ rows, and passes over them. A kernel computes the same numbers, up to rounding, 
 one thread at a time; the parameters are the model's own.
 """
 
+import sys
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import cache
 from typing import Any
 
 import torch
 from tensordict import TensorDict
 from torch import Tensor, nn
-
-_NARROW = 2
-"""Up to so many columns, products with a vector at a time are faster than one with a matrix."""
-_SMALL = 32
-"""Up to so many columns, a matrix product goes by the wide matrix."""
 
 
 class Kernel(ABC):
@@ -42,7 +41,9 @@ class Kernel(ABC):
 
     @abstractmethod
     def forward(self, vectors: Tensor, state: TensorDict | None) -> tuple[Tensor, Tensor]:
-        """Return what the head's linear layer puts out, [N · L, k], and the values [N · L, 1].
+        """Return what the head's linear layer puts out, [k, N · L], and the values [1, N · L].
+
+        Rows lie along the last dimension: operations on few outputs are fast that way.
 
         Args:
             vectors: [N, L, size]. Encoded observations.
@@ -66,8 +67,8 @@ class Kernel(ABC):
         Args:
             vectors: As of `forward`.
             state: As of `forward`.
-            output_gradient: Takes the head's output [N · L, k], returns the loss's derivative by it.
-            value_gradient: Takes the values [N · L, 1], returns the loss's derivative by them.
+            output_gradient: Takes the head's output [k, N · L], returns the loss's derivative by it.
+            value_gradient: Takes the values [1, N · L], returns the loss's derivative by them.
         """
 
 
@@ -77,71 +78,77 @@ def views(flat: Tensor, parameters: list[nn.Parameter]) -> dict[nn.Parameter, Te
     return {p: part.view_as(p) for p, part in zip(parameters, parts, strict=True)}
 
 
-class Linear:
-    """A linear layer, forward and backward, in the shapes that are fast on a CPU."""
+@cache
+def script(function: Callable[..., Any]) -> Any:
+    """Return a function of tensors as TorchScript, which runs it without Python's lock and in less time.
 
-    weight: Tensor
-    bias: Tensor
-
-    def __init__(self, layer: nn.Linear, kernel: Kernel) -> None:
-        self._layer: Any = layer
-        self._kernel = kernel
-        self._one_input, self._few_outputs = layer.in_features == 1, layer.out_features <= _NARROW
-        self._widens = layer.in_features <= _NARROW < layer.out_features
-        self._places = (0, 0)
-        self._ones = torch.ones((kernel.rows, 1), dtype=kernel.dtype)
-
-    def prepare(self) -> None:
-        """Take in the parameters; those that are used as they are change by themselves."""
-        layer, dtype = self._layer, self._kernel.dtype
-        places = (layer.weight.data_ptr(), layer.bias.data_ptr())
-        if places == self._places and layer.weight.dtype == dtype:
-            return
-        self._places = places
-        self.weight, self.bias = layer.weight.detach().to(dtype), layer.bias.detach().to(dtype)
-        self._transposed = self.weight.t()
-        self._weight_rows = self.weight.unbind() if self._few_outputs else ()
-
-    def forward(self, rows: Tensor, out: Tensor) -> Tensor:
-        """Write the output [N, k] for input [N, size], and return it."""
-        if self._one_input:
-            return torch.addcmul(self.bias, rows, self._transposed, out=out)
-        return torch.addmm(self.bias, rows, self._transposed, out=out)
-
-    def output(self, rows: Tensor) -> Tensor:
-        """Return the output [N, k] for input [N, size]."""
-        return torch.addmm(self.bias, rows, self._transposed)
-
-    def spread(self, d_rows: Tensor, out: Tensor) -> None:
-        """Write the derivative by the input [N, size], given that by the output [N, k]."""
-        if self._few_outputs:
-            first, *others = d_rows.split(1, 1)
-            torch.mul(first, self._weight_rows[0], out=out)
-            for column, row in zip(others, self._weight_rows[1:], strict=True):
-                out.addcmul_(column, row)
-        else:
-            torch.mm(d_rows, self.weight, out=out)
-
-    def add_gradient(self, d_rows: Tensor, rows: Tensor) -> None:
-        """Add the parameters' gradient, given the derivative by the output [N, k] and the input [N, size]."""
-        gradients = self._kernel.gradients
-        weight, bias = gradients[self._layer.weight], gradients[self._layer.bias]
-        if self._widens:
-            # The wide matrix is read once for both, and the product is fast this way round.
-            both = torch.mm(torch.cat((rows, self._ones[: len(rows)]), 1).t(), d_rows)
-            weight.add_(both[:-1].t())
-            bias.add_(both[-1])
-        else:
-            add_product(weight, d_rows, rows)
-            bias.add_(d_rows.sum(0))
+    It is deprecated, and from Python 3.14 on the function runs as it is: with the same results, slower where
+    there are several threads or few rows.
+    """
+    if sys.version_info >= (3, 14):
+        return function
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return torch.jit.script(function)
 
 
-def add_product(gradient: Tensor, d_rows: Tensor, rows: Tensor) -> None:
-    """Add d_rowsᵀ [k, N] times rows [N, size] to a weight's gradient [k, size]."""
+def as_written() -> AbstractContextManager[None]:
+    """Return a context in which TorchScript changes no operation: all calls give what the first one does."""
+    return torch.jit.optimized_execution(False)  # type: ignore[attr-defined]
+
+
+# The functions below are compiled as TorchScript by those that call them. Numbers in them are literals: it
+# knows no globals.
+
+
+def linear(rows: Tensor, weight: Tensor, bias: Tensor, scale: float, out: Tensor) -> Tensor:
+    """Write the output of a linear layer [N, k], times `scale`, for input [N, size], and return it."""
+    if rows.size(1) == 1:
+        # A product of vectors: a matrix product is slow for one input.
+        if scale != 1.0:
+            bias = bias * scale
+        return torch.addcmul(bias, rows, weight.t(), value=scale, out=out)
+    return torch.addmm(bias, rows, weight.t(), beta=scale, alpha=scale, out=out)
+
+
+def head_output(rows: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Return the output [k, N] of a last layer for input [N, size]."""
+    return torch.addmm(bias.unsqueeze(-1), weight, rows.t())
+
+
+def spread(d_columns: Tensor, weight: Tensor, out: Tensor) -> Tensor:
+    """Write the derivative by the input [N, size], given that by the output [k, N], and return it."""
+    if weight.size(0) > 2:
+        return torch.mm(d_columns.t(), weight, out=out)
+    # For so few outputs, products of vectors are faster than one of matrices.
+    torch.mul(d_columns[0].unsqueeze(-1), weight[0], out=out)
+    for k in range(1, weight.size(0)):
+        out.addcmul_(d_columns[k].unsqueeze(-1), weight[k])
+    return out
+
+
+def add_product(gradient: Tensor, d_columns: Tensor, rows: Tensor) -> None:
+    """Add d_columns [k, N] times rows [N, size] to a weight's gradient [k, size]."""
+    size = rows.size(1)
     if gradient.dtype != rows.dtype:
-        gradient.add_(torch.mm(d_rows.t(), rows))
-    elif rows.shape[1] < d_rows.shape[1] and rows.shape[1] <= _SMALL:
+        gradient.add_(torch.mm(d_columns, rows))
+    elif size == 1:
+        gradient.squeeze(1).addmv_(d_columns, rows.squeeze(1))
+    elif size <= 32 and size < gradient.size(0):
         # The product of a wide matrix with a narrow one is slow this way round, and fast the other.
-        gradient.add_(torch.mm(rows.t(), d_rows).t())
+        gradient.add_(torch.mm(rows.t(), d_columns.t()).t())
     else:
-        gradient.addmm_(d_rows.t(), rows)
+        gradient.addmm_(d_columns, rows)
+
+
+def add_gradient(d_columns: Tensor, rows: Tensor, weight: Tensor, bias: Tensor) -> None:
+    """Add to the gradients of a layer's weight and bias.
+
+    Args:
+        d_columns: [k, N]. Derivative by the layer's output.
+        rows: [N, size]. Its input.
+        weight: Gradient of the weight, [k, size].
+        bias: Gradient of the bias, [k].
+    """
+    add_product(weight, d_columns, rows)
+    bias.add_(d_columns.sum(1))

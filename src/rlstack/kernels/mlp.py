@@ -7,13 +7,7 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor, nn
 
-from ..specs import widen
-from .base import Kernel, Linear
-
-_relu_backward = torch.ops.aten.threshold_backward.grad_input
-_tanh_backward = torch.ops.aten.tanh_backward.grad_input
-# oneDNN's linear layer with its activation in the same pass; its tanh is five times as fast as torch's.
-_onednn_linear = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
+from .base import Kernel, add_gradient, head_output, linear, script, spread
 
 
 @final
@@ -40,9 +34,9 @@ class MLPKernel(Kernel):
         self._value.prepare()
 
     def forward(self, vectors: Tensor, state: TensorDict | None) -> tuple[Tensor, Tensor]:
-        """Take in the parameters."""
-        rows = vectors.flatten(0, 1).to(self.dtype)
-        return widen(self._policy.forward(rows)), widen(self._value.forward(rows))
+        """Return the head's output [k, N · L] and the values [1, N · L]."""
+        rows = self._rows(vectors)
+        return self._policy.forward(rows), self._value.forward(rows)
 
     def state(self) -> None:
         """Return None: there is no state."""
@@ -55,56 +49,89 @@ class MLPKernel(Kernel):
         value_gradient: Callable[[Tensor], Tensor],
     ) -> None:
         """Run one network forward and backward, then the other."""
-        rows = vectors.flatten(0, 1).to(self.dtype)
+        rows = self._rows(vectors)
         self._policy.descend(rows, output_gradient)
         self._value.descend(rows, value_gradient)
+
+    def _rows(self, vectors: Tensor) -> Tensor:
+        """Return vectors [N, L, size] as rows [N · L, size] of the dtype that is computed in."""
+        rows = vectors.flatten(0, 1)
+        return rows if rows.dtype == self.dtype else rows.to(self.dtype)
 
 
 class _Chain:
     """Linear layers with an activation between each two."""
 
     def __init__(self, layers: list[nn.Linear], kernel: Kernel, buffers: list[Tensor], *, relu: bool) -> None:
-        """Run one network forward and backward, then the other."""
-        self._layers = [Linear(layer, kernel) for layer in layers]
-        self._kernel, self._relu = kernel, relu
-        self._buffers = buffers
-        self._onednn = _onednn_linear if kernel.dtype in (torch.float32, torch.bfloat16) else None
+        self._parameters = [(layer.weight, layer.bias) for layer in layers]
+        self._kernel, self._buffers, self._relu = kernel, buffers, relu
+        self._forward, self._backward = script(_forward), script(_backward)
 
     def prepare(self) -> None:
-        for layer in self._layers:
-            layer.prepare()
+        dtype = self._kernel.dtype
+        self._weights, self._biases = (
+            [parameter.detach().to(dtype) for parameter in column]
+            for column in zip(*self._parameters, strict=True)
+        )
 
     def forward(self, rows: Tensor) -> Tensor:
-        """Return the last layer's output [N, k] for input [N, size], and keep the inputs of all layers."""
-        buffers = self._buffers
-        if len(rows) < self._kernel.rows:
-            buffers = [buffer[: len(rows)] for buffer in buffers]
-        self._inputs, self._scratch = [rows], buffers[-1]
-        for layer, buffer in zip(self._layers[:-1], buffers[:-1], strict=True):
-            if self._relu:
-                rows = layer.forward(rows, buffer).relu_()
-            elif self._onednn is not None:
-                rows = self._onednn(rows, layer.weight, layer.bias, "tanh", [], "")
-            else:
-                rows = layer.forward(rows, buffer).tanh_()
-            self._inputs.append(rows)
-        return self._layers[-1].output(rows)
+        """Return the last layer's output [k, N] for input [N, size]; the buffers hold the others'."""
+        output: Tensor = self._forward(rows, self._weights, self._biases, self._buffers, self._relu)
+        return output
 
     def descend(self, rows: Tensor, gradient: Callable[[Tensor], Tensor]) -> None:
-        """Run forward and backward; `gradient` takes the output [N, k] and returns the derivative by it."""
-        d_rows = gradient(widen(self.forward(rows))).to(self._kernel.dtype)
-        out = self._scratch
-        for i in range(len(self._layers) - 1, -1, -1):
-            rows = self._inputs[i]
-            self._layers[i].add_gradient(d_rows, rows)
-            if i == 0:
-                return
-            if out.shape[1] != rows.shape[1]:
-                out = torch.empty_like(rows)
-            self._layers[i].spread(d_rows, out)
-            if self._relu:
-                _relu_backward(out, rows, 0, grad_input=out)
-            else:
-                _tanh_backward(out, rows, grad_input=out)
-            # The activations aren't needed any more: the next derivative goes where they were.
-            d_rows, out = out, rows
+        """Run forward and backward; `gradient` takes the output [k, N] and returns the derivative by it."""
+        d_columns = gradient(self.forward(rows))
+        weights, biases = (
+            [self._kernel.gradients[parameter] for parameter in column]
+            for column in zip(*self._parameters, strict=True)
+        )
+        self._backward(d_columns, rows, self._weights, self._buffers, weights, biases, self._relu)
+
+
+def _forward(
+    rows: Tensor, weights: list[Tensor], biases: list[Tensor], buffers: list[Tensor], relu: bool
+) -> Tensor:
+    """Return the output of the last layer [k, N], in float32 if the others compute in 16 bits."""
+    half = rows.dtype == torch.bfloat16
+    num, last = rows.size(0), len(weights) - 1
+    for i in range(last):
+        out = buffers[i][:num]
+        if relu:
+            rows = linear(rows, weights[i], biases[i], 1.0, out).relu_()
+        elif half:
+            rows = linear(rows, weights[i], biases[i], 1.0, out).tanh_()
+        else:
+            # tanh z = 2 σ(2z) − 1: torch's σ is several times as fast as its tanh.
+            linear(rows, weights[i], biases[i], 2.0, out).sigmoid_()
+            rows = torch.add(torch.full([], -1.0, dtype=out.dtype), out, alpha=2, out=out)
+    output = head_output(rows, weights[last], biases[last])
+    return output.float() if half else output
+
+
+def _backward(
+    d_columns: Tensor,
+    rows: Tensor,
+    weights: list[Tensor],
+    buffers: list[Tensor],
+    weight_gradients: list[Tensor],
+    bias_gradients: list[Tensor],
+    relu: bool,
+) -> None:
+    """Add the gradients, given the derivative by the last output [k, N] and the buffers of `_forward`."""
+    num, last = rows.size(0), len(weights) - 1
+    d_columns = d_columns.to(rows.dtype)
+    free = buffers[last][:num]
+    for i in range(last, 0, -1):
+        inputs = buffers[i - 1][:num]
+        add_gradient(d_columns, inputs, weight_gradients[i], bias_gradients[i])
+        if free.size(1) != inputs.size(1):
+            free = torch.empty_like(inputs)
+        out = spread(d_columns, weights[i], free)
+        if relu:
+            torch.ops.aten.threshold_backward(out, inputs, 0, grad_input=out)
+        else:
+            torch.ops.aten.tanh_backward(out, inputs, grad_input=out)
+        # The activations aren't needed any more: the next derivative goes where they were.
+        d_columns, free = out.t(), inputs
+    add_gradient(d_columns, rows, weight_gradients[0], bias_gradients[0])

@@ -1,13 +1,35 @@
 """What a head's output says of actions, and the way back: log-probability, entropy and their derivatives."""
 
+import math
 from abc import ABC, abstractmethod
-from typing import Any, final
+from collections.abc import Sequence
+from typing import Any, NamedTuple, final
 
 import torch
 from torch import Tensor
 
 from .. import distributions, specs
-from .base import Kernel
+from ..ppo import policy_gradient
+from .base import Kernel, script
+
+
+class Targets(NamedTuple):
+    """What the gradient of one block needs beside the observations; tensors are [1, N · L]."""
+
+    actions: Any
+    """As of `Output.blocks`."""
+    old_logp: Tensor
+    advantages: Tensor
+    """Â divided by the number of rows of the minibatch."""
+    caps: Tensor
+    floors: Tensor | None
+    """As of `surrogate_bounds`."""
+    returns: Tensor
+    lowest: Tensor | None
+    highest: Tensor | None
+    """As of `error_bounds`."""
+    value_weight: float
+    """What the derivative by a value is multiplied by."""
 
 
 class Output(ABC):
@@ -24,91 +46,126 @@ class Output(ABC):
         self.draws = distribution_cls is distributions.SquashedNormal
         """Whether rating draws random numbers, so that it must happen in order, on one thread."""
 
-    @abstractmethod
-    def rate(self, output: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
-        """Return log-probability and entropy [N, 1] of actions [N, *A] under the head's output [N, k]."""
+    def blocks(self, actions: Any, rows: int) -> Sequence[Any]:
+        """Return actions [N, *A] in blocks of so many rows, each as `gradient` takes it."""
+        return actions.split(rows)
 
     @abstractmethod
-    def backward(self, d_logp: Tensor, d_entropy: float) -> Tensor:
-        """Return the derivative by the output that was rated last, [N, k]; changes `d_logp`.
+    def gradient(self, output: Tensor, targets: Targets, d_entropy: float) -> tuple[Tensor, Tensor, Tensor]:
+        """Return log-probability and entropy [1, N], and the loss's derivative by the output, [k, N].
 
         Args:
-            d_logp: [N, 1]. Minus the derivative with respect to the log-probability.
-            d_entropy: Derivative with respect to each row's entropy.
+            output: [k, N]. What the head's linear layer puts out.
+            targets: Of these rows.
+            d_entropy: The loss's derivative by each row's entropy.
         """
 
 
 @final
 class CategoricalOutput(Output):
-    """Of `Categorical`, for one action of n choices.
+    """Of `Categorical`, for one action of n choices."""
 
-    Rows lie along the last dimension, [n, N]: operations over the choices are fast on few of them that way.
-    """
+    def blocks(self, actions: Any, rows: int) -> Sequence[Any]:
+        """Return the choices, [1, N] each."""
+        return actions.t().long().split(rows, 1)
 
-    def __init__(self, kernel: Kernel, distribution_cls: type[distributions.Distribution]) -> None:
-        """Return the derivative by the output, [N, k]."""
-        super().__init__(kernel, distribution_cls)
-        self._minus_one = -torch.ones((1, 1), dtype=self.head.linear.weight.dtype)
+    def gradient(self, output: Tensor, targets: Targets, d_entropy: float) -> tuple[Tensor, Tensor, Tensor]:
+        """Return log-probability, entropy and the derivative by the logits."""
+        t = targets
+        found: tuple[Tensor, Tensor, Tensor] = script(_categorical_gradient)(
+            output, t.actions, t.old_logp, t.advantages, t.caps, t.floors, d_entropy
+        )
+        return found
 
-    def rate(self, output: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
-        """Return log-probability and entropy, [N, 1] each."""
-        self._logps = output.t().contiguous().log_softmax(0)
-        self._choices = actions.t().long()
-        self._p = self._logps.exp()
-        self._entropy = (self._p * self._logps).sum(0, keepdim=True).neg_()
-        return self._logps.gather(0, self._choices).t(), self._entropy.t()
 
-    def backward(self, d_logp: Tensor, d_entropy: float) -> Tensor:
-        """∂ log pₐ / ∂ z = 1ₐ − p;  ∂ H / ∂ z = −p (log p + H)."""
-        bonus = -d_entropy * self._p * (self._logps + self._entropy) if d_entropy else None
-        minus_one = self._minus_one.expand_as(self._choices)
-        d_output = self._p.scatter_add_(0, self._choices, minus_one).mul_(d_logp.t())
-        return (d_output if bonus is None else d_output.add_(bonus)).t()
+def _categorical_gradient(
+    logits: Tensor,
+    choices: Tensor,
+    old_logp: Tensor,
+    advantages: Tensor,
+    caps: Tensor,
+    floors: Tensor | None,
+    d_entropy: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """∂ log pₐ / ∂ z = 1ₐ − p;  ∂ H / ∂ z = −p (log p + H)."""
+    logps = logits.log_softmax(0)
+    p = logps.exp()
+    entropy = (p * logps).sum(0, keepdim=True).neg_()
+    logp = logps.gather(0, choices)
+    d_logp = policy_gradient(logp, old_logp, advantages, caps, floors)
+    if d_entropy != 0.0:
+        bonus = p * (logps + entropy) * -d_entropy
+        return logp, entropy, p.mul_(d_logp).scatter_add_(0, choices, d_logp.neg()).add_(bonus)
+    return logp, entropy, p.mul_(d_logp).scatter_add_(0, choices, d_logp.neg())
 
 
 @final
 class NormalOutput(Output):
     """Of `Normal`."""
 
-    def rate(self, output: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the derivative by the output, [N, k]."""
-        log_std = self.head.log_std.detach().flatten()
-        self._inverse_std = torch.exp(-log_std)
-        self._z = (actions.flatten(1) - output).mul_(self._inverse_std)
-        logp = _sum_rows(torch.addcmul(-log_std - distributions.HALF_LOG_2PI, self._z, self._z, value=-0.5))
-        return logp, (log_std + (0.5 + distributions.HALF_LOG_2PI)).sum().expand_as(logp)
+    def blocks(self, actions: Any, rows: int) -> Sequence[Any]:
+        """Return the actions, [k, N] each."""
+        return actions.flatten(1).t().contiguous().split(rows, 1)
 
-    def backward(self, d_logp: Tensor, d_entropy: float) -> Tensor:
-        """∂ log p / ∂ mean = z / std;  ∂ log p / ∂ log std = z² − 1;  ∂ H / ∂ log std = 1."""
-        weighted = self._z * d_logp
-        d_log_std = len(d_logp) * d_entropy + d_logp.sum() - (weighted * self._z).sum(0)
-        self.kernel.gradients[self.head.log_std].add_(d_log_std.view_as(self.head.log_std))
-        return weighted.mul_(-self._inverse_std)
+    def gradient(self, output: Tensor, targets: Targets, d_entropy: float) -> tuple[Tensor, Tensor, Tensor]:
+        """Return log-probability, entropy and the derivative by the means; adds that by log std."""
+        t, log_std = targets, self.head.log_std
+        found: tuple[Tensor, Tensor, Tensor] = script(_normal_gradient)(
+            output,
+            log_std.detach().view(-1, 1),
+            self.kernel.gradients[log_std].view(-1),
+            t.actions,
+            t.old_logp,
+            t.advantages,
+            t.caps,
+            t.floors,
+            d_entropy,
+        )
+        return found
+
+
+def _normal_gradient(
+    means: Tensor,
+    log_std: Tensor,
+    gradient: Tensor,
+    actions: Tensor,
+    old_logp: Tensor,
+    advantages: Tensor,
+    caps: Tensor,
+    floors: Tensor | None,
+    d_entropy: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """∂ log p / ∂ mean = z / std;  ∂ log p / ∂ log std = z² − 1;  ∂ H / ∂ log std = 1."""
+    half_log_2pi = 0.5 * math.log(2 * math.pi)
+    inverse_std = torch.exp(-log_std)
+    z = (actions - means).mul_(inverse_std)
+    logp = torch.addcmul(-log_std - half_log_2pi, z, z, value=-0.5).sum(0, keepdim=True)
+    entropy = (log_std + (0.5 + half_log_2pi)).sum().expand_as(logp)
+    d_logp = policy_gradient(logp, old_logp, advantages, caps, floors)
+    weighted = z * d_logp
+    gradient.add_(logp.numel() * d_entropy + d_logp.sum() - (weighted * z).sum(1))
+    return logp, entropy, weighted.mul_(-inverse_std)
 
 
 @final
 class AutogradOutput(Output):
     """Of any distribution, by autograd."""
 
-    @torch.enable_grad()
-    def rate(self, output: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the derivative by the output, [N, k]."""
-        self._output = output.detach().requires_grad_()
-        distribution = self.distribution_cls(self.head.features(self._output), self.kernel.model)
-        self._logp, self._entropy = distribution.logp(actions), distribution.entropy()
-        return self._logp.detach(), self._entropy.detach()
-
-    def backward(self, d_logp: Tensor, d_entropy: float) -> Tensor:
-        """Return log-probability and entropy, [N, 1] each."""
+    def gradient(self, output: Tensor, targets: Targets, d_entropy: float) -> tuple[Tensor, Tensor, Tensor]:
+        """Return log-probability, entropy and the derivative by the output."""
+        t = targets
+        with torch.enable_grad():
+            output = output.detach().t().requires_grad_()
+            distribution = self.distribution_cls(self.head.features(output), self.kernel.model)
+            logp, entropy = distribution.logp(t.actions), distribution.entropy()
+        d_logp = policy_gradient(logp.detach().t(), t.old_logp, t.advantages, t.caps, t.floors)
         parameters = list(self.head.parameters(recurse=False))
         d_output, *rest = torch.autograd.grad(
-            (self._logp, self._entropy),
-            (self._output, *parameters),
-            (-d_logp, torch.full_like(self._entropy, d_entropy)),
+            (logp, entropy), (output, *parameters), (-d_logp.t(), torch.full_like(entropy, d_entropy))
         )
         for parameter, gradient in zip(parameters, rest, strict=True):
             self.kernel.gradients[parameter].add_(gradient)
-        return d_output
+        return logp.detach().t(), entropy.detach().t(), d_output.t()
 
 
 def make_output(kernel: Kernel, distribution_cls: type[distributions.Distribution]) -> Output:
@@ -119,9 +176,3 @@ def make_output(kernel: Kernel, distribution_cls: type[distributions.Distributio
     if distribution_cls is distributions.Normal:
         return NormalOutput(kernel, distribution_cls)
     return AutogradOutput(kernel, distribution_cls)
-
-
-def _sum_rows(values: Tensor) -> Tensor:
-    """Return values [N, ...] summed over all but the rows: [N, 1]."""
-    rows = values.flatten(1)
-    return rows if rows.shape[1] == 1 else rows.sum(1, keepdim=True)

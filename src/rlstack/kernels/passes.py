@@ -2,7 +2,7 @@
 
 from contextlib import AbstractContextManager, nullcontext
 from itertools import repeat
-from typing import Any, NamedTuple, final
+from typing import Any, final
 
 import torch
 from tensordict import TensorDict
@@ -13,35 +13,16 @@ from ..data import Batch, Evaluation
 from ..hparams import Hparams
 from ..passes import Passes
 from ..policies import Policy, RecurrentPolicy
-from ..ppo import policy_gradient, surrogate_bounds, value_gradient
+from ..ppo import error_bounds, surrogate_bounds, value_gradient
 from ..specs import num_rows
 from ..workers import Workers
-from .base import Kernel, views
-from .outputs import Output, make_output
+from .base import Kernel, as_written, script, views
+from .outputs import Output, Targets, make_output
 
-_MOST_JOBS = 16
-"""Parts of a minibatch that threads take one after the other."""
-_MOST_GRADIENTS = 2**24
+_MOST_JOBS = 64
+"""Parts of a minibatch that threads take one after the other; the slower one makes the other wait for one."""
+_MOST_GRADIENTS = 2**23
 """Numbers in the gradients of all jobs."""
-
-
-class _Targets(NamedTuple):
-    """What the gradient of one block needs beside the observations; tensors are [N · L, 1]."""
-
-    actions: Tensor
-    """[N · L, *A]."""
-    old_logp: Tensor
-    advantages: Tensor
-    """Â divided by the number of rows of the minibatch."""
-    caps: Tensor
-    floors: Tensor | None
-    """As of `surrogate_bounds`."""
-    returns: Tensor
-    lowest: Tensor | None
-    highest: Tensor | None
-    """As of `value_gradient`."""
-    value_weight: float
-    """What the derivative by a value is multiplied by."""
 
 
 @final
@@ -70,11 +51,14 @@ class KernelPasses(Passes):
             outputs.append(make_output(self._kernels[-1], policy.distribution_cls))
         self._outputs: list[Output] = outputs
         self._workers = Workers(len(outputs))
+        self._value_gradient = script(value_gradient)
         size = sum(parameter.numel() for parameter in self.parameters)
         jobs = max(1, min(_MOST_JOBS, _MOST_GRADIENTS // size))
-        flats = torch.zeros((jobs, size), dtype=self.parameters[0].dtype)
-        self._gradients = [(flat, views(flat, self.parameters)) for flat in flats]
-        self.flat_gradient = flats[0]
+        self._flats = torch.zeros((jobs, size), dtype=self.parameters[0].dtype)
+        self._gradients = [views(flat, self.parameters) for flat in self._flats]
+        self._sum = torch.zeros_like(self._flats[0])
+        self._whole = views(self._sum, self.parameters)
+        self.flat_gradient = self._sum
 
     def threads(self, rows: int) -> AbstractContextManager[None]:
         """Return a context in which torch leaves the cores to the workers, if there is work for them."""
@@ -91,7 +75,7 @@ class KernelPasses(Passes):
         parts = list(blocks(slice(0, num_rows(obs)), self._rows))
         if len(parts) == 1:
             output, values, state = self._run(self._kernels[0], obs, state)
-            return features(output), values, state
+            return features(output.t().contiguous()), values.t(), state
         done: list[Any] = [None] * len(parts)
 
         def work(thread: int, job: int) -> None:
@@ -101,14 +85,16 @@ class KernelPasses(Passes):
         self._workers.run(work, len(parts))
         outputs, each_values, states = zip(*done, strict=True)
         after = None if state is None else torch.cat(states)
-        return features(torch.cat(outputs)), torch.cat(each_values), after
+        # Row by row: what is drawn at random follows the order in memory.
+        return features(torch.cat(outputs, 1).t().contiguous()), torch.cat(each_values, 1).t(), after
 
     def _run(
         self, kernel: Kernel, obs: Batch, state: TensorDict | None
     ) -> tuple[Tensor, Tensor, TensorDict | None]:
         """Return the head's output, the values and the next state for one block of observations [N, ...]."""
-        output, values = kernel.forward(self._encode(obs).unsqueeze(1), state)
-        return output, values, kernel.state()
+        with as_written():
+            output, values = kernel.forward(self._encode(obs).unsqueeze(1), state)
+            return output, values, kernel.state()
 
     def gradient(self, sequences: Sequences, index: slice | Tensor, entropy_coeff: float | Tensor) -> Tensor:
         """Put the gradient of the loss of some sequences into the parameters; return the losses, [6]."""
@@ -123,62 +109,58 @@ class KernelPasses(Passes):
         self.prepare()
 
         def work(thread: int, job: int) -> None:
-            flat, self._kernels[thread].gradients = self._gradients[job]
-            flat.zero_()
+            self._flats[job].zero_()
+            self._kernels[thread].gradients = self._gradients[job]
             for n in range(job * per_job, min((job + 1) * per_job, len(parts))):
                 obs, state = sequences.observations(parts[n])
                 said[n] = self._descend(thread, self._encode(obs), state, targets[n], entropy_weight)
 
         self._workers.run(work, jobs)
-        whole, gradients = self._gradients[0]
-        for flat, _ in self._gradients[1:jobs]:
-            whole.add_(flat)
-        for parameter, gradient in gradients.items():
+        torch.sum(self._flats[:jobs], 0, out=self._sum)
+        for parameter, gradient in self._whole.items():
             parameter.grad = gradient
-        evaluation = Evaluation(*(torch.cat(column) for column in zip(*said, strict=True)))
+        evaluation = Evaluation(*(torch.cat(column, 1).t() for column in zip(*said, strict=True)))
         return torch.stack(self.loss(evaluation, columns, entropy_coeff))
 
-    def _targets(self, actions: Tensor, columns: Columns, total: int) -> list["_Targets"]:
+    def _targets(self, actions: Batch, columns: Columns, total: int) -> list[Targets]:
         """Return what the gradient of a minibatch of `total` rows needs, block by block."""
-        advantages = columns.advantages / total
+        hparams, rows = self.hparams, self._rows
+        old_logp, old_values, advantages, returns = (column.t() for column in columns)
+        advantages = advantages / total
         caps, floors = surrogate_bounds(
-            advantages, clip_param=self.hparams.clip_param, dual_clip_param=self.hparams.dual_clip_param
+            advantages, clip_param=hparams.clip_param, dual_clip_param=hparams.dual_clip_param
         )
-        lowest = highest = None
-        if self.hparams.vf_clip_param is not None:
-            lowest = columns.old_values - self.hparams.vf_clip_param
-            highest = columns.old_values + self.hparams.vf_clip_param
-        parts = (actions, columns.old_logp, advantages, caps, floors, columns.returns, lowest, highest)
-        split: list[Any] = [repeat(None) if part is None else part.split(self._rows) for part in parts]
-        weight = self.hparams.vf_coeff / total
-        return [_Targets._make((*block, weight)) for block in zip(*split, strict=False)]
+        lowest, highest = error_bounds(old_values, returns, vf_clip_param=hparams.vf_clip_param)
+        parts = (old_logp, advantages, caps, floors, returns, lowest, highest)
+        split: list[Any] = [repeat(None) if part is None else part.split(rows, 1) for part in parts]
+        weight = hparams.vf_coeff / total
+        per_block = zip(self._outputs[0].blocks(actions, rows), *split, strict=False)
+        return [Targets._make((*block, weight)) for block in per_block]
 
     def _descend(
         self,
         thread: int,
         vectors: Tensor,
         state: TensorDict | None,
-        targets: "_Targets",
+        targets: Targets,
         entropy_weight: float,
     ) -> Evaluation:
         """Add the gradient of one block; return what the policy says of it."""
         output = self._outputs[thread]
         said: list[Tensor] = []
 
-        # Few operations, since they are small: for each of them a thread may have to wait for Python's lock.
         def output_gradient(raw: Tensor) -> Tensor:
-            said.extend(output.rate(raw, targets.actions))
-            d_logp = policy_gradient(
-                said[0], targets.old_logp, targets.advantages, targets.caps, targets.floors
-            )
-            return output.backward(d_logp, -entropy_weight)
+            logp, entropy, d_output = output.gradient(raw, targets, -entropy_weight)
+            said.extend((logp, entropy))
+            return d_output
 
         def error_gradient(values: Tensor) -> Tensor:
             said.append(values)
-            d_values = value_gradient(values, targets.returns, targets.lowest, targets.highest)
+            d_values: Tensor = self._value_gradient(values, targets.returns, targets.lowest, targets.highest)
             return d_values.mul_(targets.value_weight)
 
-        self._kernels[thread].descend(vectors, state, output_gradient, error_gradient)
+        with as_written():
+            self._kernels[thread].descend(vectors, state, output_gradient, error_gradient)
         logp, entropy, values = said
         return Evaluation(logp, values, entropy)
 
