@@ -65,8 +65,8 @@ def record(algorithm):
     learner = algorithm.learner
     horizons, steps = Horizons(algorithm.collector, StandIn), Steps(learner, StandIn)
     algorithm.collector.simulate, learner.make_step = horizons, steps
-    targets = Function("targets", algorithm._targets, algorithm._sequences.tensors, StandIn)
-    sums = Function("sums", algorithm._absorb_rewards, algorithm._sums, StandIn)
+    targets = Function("targets", algorithm.advantages.estimate, algorithm._sequences.tensors, StandIn)
+    sums = Function("sums", algorithm.advantages.absorb, algorithm.advantages.tensors, StandIn)
     algorithm._make_targets, algorithm._sum_rewards = targets, sums
     algorithm._recorded = [horizons, steps, targets, sums]
     return algorithm

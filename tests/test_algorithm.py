@@ -293,10 +293,10 @@ class TestRewardScale:
             sums.append(total)
         for _ in range(3):
             update(algorithm)
-            assert algorithm.return_moments.var.item() == pytest.approx(
+            assert algorithm.advantages.return_moments.var.item() == pytest.approx(
                 torch.tensor(sums).var(correction=0).item()
             )
-        assert algorithm.return_moments.count == 3 * 64
+        assert algorithm.advantages.return_moments.count == 3 * 64
 
     def test_runs_on_while_the_environment_is_not_reset(self):
         algorithm = Algorithm(Counter, **BASE, gamma=0.5, horizons_per_env_reset=-1)
@@ -305,7 +305,7 @@ class TestRewardScale:
             total = 0.5 * total + reward
             sums.append(total)
         update(algorithm, 2)
-        assert algorithm.return_moments.var.item() == pytest.approx(
+        assert algorithm.advantages.return_moments.var.item() == pytest.approx(
             torch.tensor(sums).var(correction=0).item()
         )
 
@@ -313,7 +313,7 @@ class TestRewardScale:
         algorithm = Algorithm(Counter, **BASE)
         algorithm.collect()
         algorithm.collect()
-        assert algorithm.return_moments.count == 128
+        assert algorithm.advantages.return_moments.count == 128
 
     def test_does_not_divide_by_zero(self):
         class Nothing(Counter):
@@ -398,7 +398,7 @@ class TestNonFinite:
             algorithm.step()
         after = algorithm.policy.state_dict()
         assert all(torch.equal(before[name], after[name]) for name in before)
-        assert algorithm.return_moments.count == 0
+        assert algorithm.advantages.return_moments.count == 0
         # The environment can recover: the next collect begins with a reset.
         algorithm.env.config["key"] = "none"
         assert update(algorithm)["env/resets"] == 8

@@ -39,7 +39,7 @@ def direct_gradient():
     algorithm = Algorithm(DiscreteDummyEnv, **BASE, **PLAIN, model_config=SMALL)
     algorithm.collect()
     buffer = algorithm.collector.buffer
-    scale = algorithm.return_moments.var.sqrt()
+    scale = algorithm.advantages.return_moments.var.sqrt()
     advantages, returns = ppo.gae(
         buffer.rewards.squeeze(-1).T / scale, buffer.values.squeeze(-1).T, gamma=0.95, gae_lambda=0.95
     )

@@ -215,7 +215,7 @@ class Says(Condition):
         print("update", flush=True)
         return False
 stats = trainer.run(stop_conditions=[Says()])
-print("ended with", stats["algorithm/steps"], trainer.interrupted)
+print("ended with", stats["algorithm/steps"], bool(trainer.interrupted))
 """
 
 

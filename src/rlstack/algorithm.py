@@ -6,22 +6,22 @@ sequences of one step.
 
 import time
 from abc import ABC
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, ClassVar, final
 
 import torch
 
-from . import data, ppo
+from . import data
+from .advantages import Advantages
 from .buffer import Sequences, minibatches
 from .collector import Collector
 from .data import Config, Stats
 from .device import memory_advice, resolve_device
 from .engine import Function, Horizons, Steps, default_block_size, make_passes, make_recorder
 from .env.base import EnvFactory, make_env
-from .hparams import Hparams, HparamsError, RecurrentHparams, flatten
+from .hparams import Hparams, RecurrentHparams, flatten
 from .learner import Learner, StepRecord
-from .moments import RunningMoments
 from .policies import Policy, RecurrentPolicy
 from .policy_check import make_policy
 from .schedulers import scheduler
@@ -40,7 +40,7 @@ class _PPO(ABC):
             torch.manual_seed(hparams.seed)
         self.env_cls = env_cls
         self.env = make_env(env_cls, hparams.num_envs, hparams.env_config, self.device)
-        self.hparams = self._resolve_horizon(hparams)
+        self.hparams = hparams.fit(getattr(self.env, "max_horizon", None), type(self.env).__name__)
         self.policy = make_policy(self.policy_cls, self.hparams, self.env, self.device)
         if self.hparams.grad_block_size is None:
             rows = default_block_size(self.policy, self.hparams, self.device)
@@ -49,18 +49,19 @@ class _PPO(ABC):
         self.collector = Collector(self.env, self.passes, self.hparams)
         self.learner = Learner(self.passes, self.hparams)
         self._sequences = Sequences(self.collector.buffer)
-        self._make_targets: Callable[[], torch.Tensor] = self._targets
-        self._sum_rewards: Callable[[], bool] = self._absorb_rewards
+        self.advantages = Advantages(self.collector.buffer, self._sequences, self.hparams, self.device)
+        self._make_targets: Callable[[], torch.Tensor] = self.advantages.estimate
+        self._sum_rewards: Callable[[], bool] = self.advantages.absorb
         self._recorded: list[Horizons | Steps | Function] = []
         recorder = make_recorder(self.hparams, self.device)
         if recorder is not None:
             self.collector.simulate = horizons = Horizons(self.collector, recorder)
             self.learner.make_step = steps = Steps(self.learner, recorder)
             self._make_targets = targets = Function(
-                "Advantages are estimated", self._targets, self._sequences.tensors, recorder
+                "Advantages are estimated", self._make_targets, self._sequences.tensors, recorder
             )
             self._sum_rewards = sums = Function(
-                "Rewards are summed", self._absorb_rewards, self._sums, recorder
+                "Rewards are summed", self._sum_rewards, self.advantages.tensors, recorder
             )
             self._recorded = [horizons, steps, targets, sums]
         hp, lr = self.hparams, float(self.learner.optimizer.param_groups[0]["lr"])
@@ -68,11 +69,8 @@ class _PPO(ABC):
         self.entropy_scheduler = scheduler(
             hp.entropy_coeff, hp.entropy_coeff_schedule, hp.entropy_coeff_schedule_kind
         )
-        self.return_moments = RunningMoments(()).to(self.device)
-        """Of the reversed discounted returns of all collects: their spread scales the rewards."""
         self.env_steps = 0
         """Transitions of all environments so far."""
-        self._discounted = torch.zeros(hp.num_envs, device=self.device)
         self._buffered = False
         self._eval_collector: Collector | None = None
 
@@ -122,7 +120,7 @@ class _PPO(ABC):
         with memory_advice(self.hparams, "collect"):
             stats = self.collector.run(deterministic=deterministic)
             if resets:
-                self._discounted.zero_()
+                self.advantages.restart()
             self._sum_rewards()
         self._buffered = True
         env_steps = self.hparams.num_envs * self.hparams.horizon
@@ -183,40 +181,57 @@ class _PPO(ABC):
             EnvError, NonFiniteError: As `collect`.
         """
         with data.keep_random_state(self.device):
-            if self._eval_collector is None:
-                hp = self.hparams
-                env = make_env(self.env_cls, hp.num_envs, hp.env_config, self.device)
-                self._eval_collector = Collector(env, self.passes, hp)
-            self._eval_collector.restart()
-            self._eval_collector.begin(env_config)
-            return self._eval_collector.run(deterministic=deterministic)
+            collector = self._make_eval_collector()
+            collector.restart()
+            collector.begin(env_config)
+            return collector.run(deterministic=deterministic)
 
-    def _resolve_horizon(self, hparams: Hparams) -> Hparams:
-        """Return the hyperparameters as this environment and device allow them."""
-        max_horizon = getattr(self.env, "max_horizon", None)
-        horizon, resets = hparams.horizon, hparams.horizons_per_env_reset
-        if max_horizon is not None:
-            horizon = min(horizon, max_horizon)
-            longest = max_horizon // horizon
-            resets = longest if resets == -1 else min(resets, longest)
-        resolved = replace(hparams, horizon=horizon, horizons_per_env_reset=resets)
-        seq_len = resolved.sequence_length
-        if horizon % seq_len:
-            cap = f" (capped by {type(self.env).__name__}.max_horizon)" if horizon != hparams.horizon else ""
-            raise HparamsError(f"seq_len is {seq_len}, expected a divisor of the horizon {horizon}{cap}")
-        resolved.minibatch_size(resolved.num_envs * horizon // seq_len)
-        return resolved
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that training goes on from, bit by bit, as tensors and plain values; nothing is copied.
 
-    def _sums(self) -> list[torch.Tensor]:
-        return [self._discounted, *self.return_moments.buffers()]
+        Raises:
+            RuntimeError: If a horizon has been collected that `step` hasn't used.
+            EnvError: If the environment can't say its state.
+        """
+        if self._buffered:
+            raise RuntimeError(
+                "a collected horizon is not part of the state: call step() before state_dict()"
+            )
+        return {
+            "policy": dict(self.policy.state_dict()),
+            "optimizer": self.learner.state_dict(),
+            "advantages": self.advantages.state_dict(),
+            "collector": self.collector.state_dict(),
+            "eval_collector": self._eval_collector and self._eval_collector.state_dict(),
+            "env_steps": self.env_steps,
+            "random": data.random_state(self.device),
+        }
 
-    def _absorb_rewards(self) -> bool:
-        """Take the horizon's rewards into the statistics that scale rewards; return True."""
-        rewards = self.collector.buffer.rewards.squeeze(-1).T
-        sums = ppo.reversed_discounted_returns(rewards, self._discounted, gamma=self.hparams.gamma)
-        self.return_moments.update(sums)
-        self._discounted.copy_(sums[:, -1])
-        return True
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` returned, in an algorithm of the same shapes.
+
+        Raises:
+            KeyError, RuntimeError, ValueError: If the state is that of another algorithm.
+            EnvError: If the environment can't take its state over.
+        """
+        self.policy.load_state_dict(state["policy"])
+        self.learner.load_state_dict(state["optimizer"])
+        self.advantages.load_state_dict(state["advantages"])
+        self.collector.load_state_dict(state["collector"])
+        if state["eval_collector"] is not None:
+            self._make_eval_collector().load_state_dict(state["eval_collector"])
+        self.env_steps = state["env_steps"]
+        self._buffered = False
+        # Last: making an environment draws random numbers.
+        data.set_random_state(state["random"], self.device)
+
+    def _make_eval_collector(self) -> Collector:
+        """Return what evaluations collect with, in environments of its own that are made only once."""
+        if self._eval_collector is None:
+            hp = self.hparams
+            env = make_env(self.env_cls, hp.num_envs, hp.env_config, self.device)
+            self._eval_collector = Collector(env, self.passes, hp)
+        return self._eval_collector
 
     def _absorb_observations(self) -> None:
         """Release the horizon: take its observations into the policy's statistics, once it has been used.
@@ -226,21 +241,6 @@ class _PPO(ABC):
         if self._buffered and self.policy.normalizer is not None:
             self.policy.normalizer.update(self.collector.buffer.obs[:-1])
         self._buffered = False
-
-    def _targets(self) -> torch.Tensor:
-        """Put advantages and returns into the sequences; return how much of these the values explain, []."""
-        hp = self.hparams
-        buffer = self.collector.buffer
-        rewards, values = buffer.rewards.squeeze(-1).T, buffer.values.squeeze(-1).T
-        if hp.normalize_rewards:
-            scale = self.return_moments.var.sqrt()
-            rewards = rewards / torch.where(scale < 1e-6, 1.0, scale).to(rewards.dtype)
-        advantages, returns = ppo.gae(rewards, values, gamma=hp.gamma, gae_lambda=hp.gae_lambda)
-        explained_variance = ppo.explained_variance(values[:, :-1], returns)
-        if hp.normalize_advantages:
-            advantages = ppo.normalize(advantages)
-        self._sequences.fill(advantages, returns)
-        return explained_variance
 
     def _summarize(self, explained_variance: torch.Tensor) -> list[float]:
         """Read the update's statistics back, all at once: losses, gradient norm, explained variance."""

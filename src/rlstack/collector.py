@@ -1,5 +1,6 @@
 """One horizon after the other from an environment: when to reset, what to keep, what to say of it."""
 
+import logging
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -8,10 +9,12 @@ import torch
 from torch import Tensor
 
 from .buffer import Buffer
-from .data import OBS, RETURN_STATS, REWARD_STATS, REWARDS, Config, NonFiniteError, Stats
-from .env.base import EnvError, checked_reset, checked_step
+from .data import OBS, RETURN_STATS, REWARD_STATS, REWARDS, Batch, Config, NonFiniteError, Stats
+from .env.base import EnvError, checked_reset, checked_step, env_state, load_env_state
 from .hparams import Hparams, RecurrentHparams
 from .passes import Passes
+
+_log = logging.getLogger(__name__)
 
 
 class Simulate(Protocol):
@@ -71,6 +74,42 @@ class Collector:
         """Return all that a rollout changes, the environment's tensors excepted."""
         state = [] if self._state is None else list(self._state.values(True, True))
         return [*self.buffer.tensors(), *state]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what the next horizon needs of those before it.
+
+        Raises:
+            EnvError: If the environment can't say its state.
+        """
+        return {
+            "obs": _leaves(self.buffer.obs[-1]),
+            "recurrent": self._state if self._state is None else _leaves(self._state),
+            "sequences": self._sequences,
+            "horizons_since_reset": self._horizons_since_reset,
+            "env_config": self.env_config,
+            "env": env_state(self.env),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what `state_dict` returned; without the environment's own state, begin with a reset.
+
+        Raises:
+            EnvError: If the environment can't take over its state.
+        """
+        self.restart()
+        self.env_config = state["env_config"]
+        if state["env"] is not None:
+            load_env_state(self.env, state["env"])
+        elif state["horizons_since_reset"] not in (0, self.hparams.horizons_per_env_reset):
+            _log.warning(
+                "%s has no state_dict and load_state_dict: it is reset, and won't go on as it would have",
+                type(self.env).__name__,
+            )
+            return
+        self._sequences, self._horizons_since_reset = state["sequences"], state["horizons_since_reset"]
+        _copy(state["obs"], self.buffer.obs[-1])
+        if self._state is not None:
+            _copy(state["recurrent"], self._state)
 
     def begin(self, env_config: Config | None) -> int:
         """Get the first observations of a horizon; return how many environments were reset for it.
@@ -170,6 +209,20 @@ class Collector:
         return NonFiniteError(
             f"{name} of environment {index} from {source} is NaN or infinite {when}: {advice}"
         )
+
+
+def _leaves(batch: Batch) -> Tensor | dict[str, Any]:
+    """Return a TensorDict as a dictionary."""
+    return batch if isinstance(batch, Tensor) else batch.to_dict()
+
+
+def _copy(source: Any, target: Batch) -> None:
+    """Copy what `_leaves` returned to where it was."""
+    if isinstance(target, Tensor):
+        target.copy_(source)
+    else:
+        for key, value in source.items():
+            _copy(value, target[key])
 
 
 def _summary(values: Tensor) -> tuple[Tensor, ...]:

@@ -4,10 +4,12 @@ Shapes are written with these letters throughout: `B` parallel environments, `T`
 `N` rows (or sequences) of a minibatch, `L` steps of one sequence, `*A` the shape of an action.
 """
 
+import random
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple, TypeAlias
 
+import numpy as np
 import torch
 from tensordict import TensorDict
 from torch import Tensor
@@ -83,6 +85,23 @@ class Evaluation(NamedTuple):
 def keep_random_state(device: torch.device) -> AbstractContextManager[None]:
     """Return a context after which torch's random states, of the CPU and of the device, are as before."""
     return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
+
+
+def random_state(device: torch.device) -> dict[str, Any]:
+    """Return the states of all generators that training may draw from: torch's, NumPy's and Python's."""
+    state: dict[str, Any] = {"torch": torch.get_rng_state()}
+    if device.type == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state(device)
+    return {**state, "numpy": np.random.get_state(), "python": random.getstate()}  # noqa: NPY002 (the global one)
+
+
+def set_random_state(state: Mapping[str, Any], device: torch.device) -> None:
+    """Set all generators as `random_state` found them."""
+    torch.set_rng_state(state["torch"])
+    if device.type == "cuda" and "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"], device)
+    np.random.set_state(state["numpy"])  # noqa: NPY002
+    random.setstate(state["python"])
 
 
 class NonFiniteError(ArithmeticError):

@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, TypeAlias
 
+import psutil
 import torch
 
-from .data import Device
+from .data import Device, Stats
 from .hparams import Hparams, HparamsError
 
 _BYTES_PER_ROW = 2**19
@@ -112,3 +113,17 @@ def default_rows(device: torch.device) -> int:
     if device.type == "cpu":
         return 2048
     return max(2**14, torch.cuda.get_device_properties(device).total_memory // _BYTES_PER_ROW)
+
+
+def memory_stats(device: torch.device) -> Stats:
+    """Return free and total memory of the device, bytes, and the share in use, percent."""
+    if device.type == "cuda":
+        free, total = torch.cuda.mem_get_info(device)
+    else:
+        memory = psutil.virtual_memory()
+        free, total = memory.available, memory.total
+    return {
+        "memory/free": float(free),
+        "memory/total": float(total),
+        "memory/percent": 100 * (1 - free / total),
+    }

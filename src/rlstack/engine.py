@@ -278,7 +278,7 @@ class Steps:
         """Make one optimizer step; return its record."""
         learner = self._learner
         # The first update makes gradients and the optimizer's state.
-        if learner.updates == 1 or self.recordings.reason is not None:
+        if not learner.warm or self.recordings.reason is not None:
             return learner.step_eagerly(sequences, index)
         places = [tensor.data_ptr() for tensor in (*learner.tensors(), *sequences.tensors())]
         if places != self._places:

@@ -2,9 +2,9 @@
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from difflib import get_close_matches
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import torch
 from pydantic import ConfigDict, Field, ValidationError
@@ -14,6 +14,7 @@ from .schedulers import Kind, Schedule, StepScheduler
 
 _CONFIG = ConfigDict(arbitrary_types_allowed=True, strict=True, allow_inf_nan=False)
 
+_T = TypeVar("_T")
 _Positive = Annotated[float, Field(gt=0)]
 _NonNegative = Annotated[float, Field(ge=0)]
 _Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -135,19 +136,34 @@ class Hparams:
         Raises:
             HparamsError: If a name is unknown or a value can't be, with what to do about it.
         """
-        names = [field.name for field in fields(cls)]
-        for name in values:
-            if name not in names:
-                raise HparamsError(f"{name} is not a hyperparameter{did_you_mean(name, names)}")
-        try:
-            return cls(**values)
-        except ValidationError as error:
-            raise HparamsError("\n".join(_explain(detail) for detail in error.errors())) from None
+        return checked(cls, values, "a hyperparameter")
 
     @property
     def sequence_length(self) -> int:
         """Steps through which gradients are propagated back, L: 1 where there is no recurrent state."""
         return 1
+
+    def fit(self, max_horizon: int | None, env: str) -> Self:
+        """Return the hyperparameters with horizon and resets as an environment allows them.
+
+        Args:
+            max_horizon: Its most steps between two resets; None doesn't bound them.
+            env: Its name, for the error.
+
+        Raises:
+            HparamsError: If the buffer of such a horizon can't be cut as the hyperparameters say.
+        """
+        horizon, resets = self.horizon, self.horizons_per_env_reset
+        if max_horizon is not None:
+            horizon = min(horizon, max_horizon)
+            longest = max_horizon // horizon
+            resets = longest if resets == -1 else min(resets, longest)
+        seq_len = self.sequence_length
+        if horizon % seq_len:
+            cap = f" (capped by {env}.max_horizon)" if horizon != self.horizon else ""
+            raise HparamsError(f"seq_len is {seq_len}, expected a divisor of the horizon {horizon}{cap}")
+        self.minibatch_size(self.num_envs * horizon // seq_len)
+        return replace(self, horizon=horizon, horizons_per_env_reset=resets)
 
     def minibatch_size(self, num_sequences: int) -> int:
         """Return the size of a minibatch, given how many sequences (or transitions) the buffer holds.
@@ -187,6 +203,22 @@ class RecurrentHparams(Hparams):
     def sequence_length(self) -> int:
         """Steps through which gradients are propagated back, L."""
         return self.seq_len
+
+
+def checked(cls: type[_T], values: Mapping[str, Any], what: str) -> _T:
+    """Return a dataclass of pydantic's with these values; `what` says what a field of it is, for errors.
+
+    Raises:
+        HparamsError: If a name is unknown or a value can't be, with what to do about it.
+    """
+    names = [field.name for field in fields(cls)]  # type: ignore[arg-type]
+    for name in values:
+        if name not in names:
+            raise HparamsError(f"{name} is not {what}{did_you_mean(name, names)}")
+    try:
+        return cls(**values)
+    except ValidationError as error:
+        raise HparamsError("\n".join(_explain(detail) for detail in error.errors())) from None
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

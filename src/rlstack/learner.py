@@ -5,8 +5,8 @@ limit, and whether an earlier step was cancelled. It reaches the host once, with
 """
 
 import inspect
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -72,6 +72,8 @@ class Learner:
         """How many steps in a row the scaler has skipped."""
         self.updates = 0
         """How many updates have begun."""
+        self.warm = False
+        """Whether an update has been made here: gradients and the optimizer's state have their places."""
         self._on_cpu = on_cpu
         self._records: list[Tensor] = []
         self._alive = torch.ones((), dtype=torch.bool, device=device)
@@ -86,6 +88,7 @@ class Learner:
         else:
             self.entropy_coeff = entropy_coeff
         self.updates += 1
+        self.warm = bool(self._records)
         self._records.clear()
         self._alive.fill_(True)
 
@@ -150,6 +153,27 @@ class Learner:
         if most is not None:
             torch.nn.utils.clip_grads_with_norm_(self.parameters, most, norm)
         return norm
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what the next update needs of those before it."""
+        return {
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler and self.scaler.state_dict(),
+            "updates": self.updates,
+            "skipped_steps": self.skipped_steps,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what `state_dict` returned.
+
+        Raises:
+            ValueError: If the optimizer is another one.
+        """
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.scaler is not None and state["scaler"]:
+            self.scaler.load_state_dict(state["scaler"])
+        self.updates, self.skipped_steps = state["updates"], state["skipped_steps"]
+        self._records.clear()
 
     def records(self) -> Tensor:
         """Return a `StepRecord` for each optimizer step of the update, on the device: [steps, 11]."""

@@ -167,7 +167,12 @@ class _Policy(nn.Module, ABC):
         Raises:
             ValueError: If the model's options can't be written as JSON.
         """
-        description = {
+        policy_file.write(path, self.state_dict(), self.description)
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """Its classes, options and specs, as a saved policy names them."""
+        return {
             "policy": type(self).__name__,
             "observation_spec": specs.to_json(self.observation_spec),
             "action_spec": specs.to_json(self.action_spec),
@@ -176,7 +181,6 @@ class _Policy(nn.Module, ABC):
             "distribution_cls": _name(self.distribution_cls),
             "normalize_observations": self.normalizer is not None,
         }
-        policy_file.write(path, self.state_dict(), description)
 
     @classmethod
     def load(

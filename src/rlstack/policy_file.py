@@ -10,6 +10,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from .files import write_file
+
 _FORMAT = "rlstack.policy.1"
 
 
@@ -32,16 +34,7 @@ def write(
         raise ValueError(f"the policy's description, model_config among it, can't be JSON: {error}") from None
     # Clones: safetensors refuses tensors that share memory, as tied weights do.
     copies = {key: value.detach().cpu().clone() for key, value in tensors.items()}
-    target = Path(path)
-    partial = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        with partial.open("wb") as file:
-            file.write(save(copies, metadata))
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_file(Path(path), save(copies, metadata))
 
 
 def read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:

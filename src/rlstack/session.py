@@ -98,7 +98,7 @@ def train(
     *,
     run_dir: Path | None,
     console: Console,
-) -> bool:
+) -> int | None:
     """Train on an environment until it is solved or a limit is reached, and leave the policy on disk.
 
     Args:

@@ -1,23 +1,28 @@
 """Training until some condition holds, tracked."""
 
+import logging
+import math
+import os
 import signal
-import threading
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from importlib.metadata import version
-from types import FrameType
-from typing import Any, final
+from pathlib import Path
+from typing import final
 
-import psutil
-import torch
-
-from . import data
+from . import checkpoint, data
 from .algorithm import Algorithm, RecurrentAlgorithm
 from .conditions import Condition, Or
+from .config import find_class, find_classes
 from .data import Config, Stats
+from .device import memory_stats
 from .env.base import EnvFactory
+from .run_dir import ALGORITHMS, CheckpointConfig, RunDir, read_config, restore
+from .signals import interruptible
 from .tracking import Tracker
+
+_log = logging.getLogger(__name__)
 
 
 @final
@@ -32,15 +37,18 @@ class Trainer:
         algorithm_cls: `Algorithm` or `RecurrentAlgorithm`.
         algorithm_config: Hyperparameters of the algorithm, by name.
         stop_conditions: When `run` stops: as soon as any of them holds.
+        run_dir: Where to keep the configuration and checkpoints; None keeps nothing.
+        checkpoint_config: Fields of `rlstack.run_dir.CheckpointConfig`, by name: when to write a checkpoint.
 
     Raises:
         HparamsError: If a hyperparameter is unknown or can't be.
         EnvError: If the environment's specs can't be used.
+        RunDirError: If the run directory holds another run, or is in use.
     """
 
     algorithm: Algorithm | RecurrentAlgorithm
-    interrupted: bool
-    """Whether the last `run` was ended by Ctrl-C."""
+    interrupted: int | None
+    """The signal that ended the last `run`, SIGINT (Ctrl-C) or SIGTERM; None if none did."""
 
     def __init__(
         self,
@@ -50,6 +58,8 @@ class Trainer:
         algorithm_cls: type[Algorithm] | type[RecurrentAlgorithm] = Algorithm,
         algorithm_config: Config | None = None,
         stop_conditions: Sequence[Condition] | None = None,
+        run_dir: str | os.PathLike[str] | None = None,
+        checkpoint_config: Config | None = None,
     ) -> None:
         if not isinstance(algorithm_cls, type) or not issubclass(
             algorithm_cls, Algorithm | RecurrentAlgorithm
@@ -63,10 +73,95 @@ class Trainer:
         """How many horizons have been collected."""
         self.steps = 0
         """How many times the policy has been updated."""
-        self.interrupted = False
+        self.interrupted = None
+        self._last: Stats = {}
+        if checkpoint_config is not None and run_dir is None:
+            raise ValueError("checkpoint_config needs a run_dir to keep checkpoints in")
+        options = CheckpointConfig.parse(checkpoint_config or {})
+        self.run_dir = None if run_dir is None else RunDir.begin(Path(run_dir), options, self.algorithm)
         params = self.algorithm.params
         tags = {"version": version("rlstack"), "env": params["env"]}
         self.tracker = Tracker(params, tags)
+
+    @classmethod
+    def resume(
+        cls,
+        run_dir: str | os.PathLike[str],
+        /,
+        *,
+        env_cls: EnvFactory | None = None,
+        algorithm_config: Config | None = None,
+        stop_conditions: Sequence[Condition] | None = None,
+    ) -> "Trainer":
+        """Return a trainer that goes on from a run's last sound checkpoint, bit by bit as it would have.
+
+        Args:
+            run_dir: The run's directory.
+            env_cls: The environment's class, if its name in the run's config.yaml doesn't do.
+            algorithm_config: Hyperparameters that can't be read from there, like a `model`.
+            stop_conditions: When `run` stops.
+
+        Raises:
+            RunDirError: If there is no such run, or it is in use.
+            ConfigError: If its config.yaml can't be used.
+            CheckpointError: If it has no sound checkpoint.
+        """
+        said = read_config(Path(run_dir))
+        options = {**said["algorithm_config"], **(algorithm_config or {})}
+        if "model" in (algorithm_config or {}):
+            options |= {"model_cls": None, "model_config": None}
+        trainer = cls(
+            find_class(said["env"], "env") if env_cls is None else env_cls,
+            algorithm_cls=ALGORITHMS[said["algorithm"]],
+            algorithm_config=find_classes(options),
+            stop_conditions=stop_conditions,
+        )
+        trainer.run_dir = RunDir(Path(run_dir), CheckpointConfig.parse(said["checkpoint_config"]))
+        try:
+            trainer._take_over(checkpoint.read_latest(trainer.run_dir.checkpoints))
+        except BaseException:
+            trainer.run_dir.close()
+            raise
+        trainer.run_dir.saved = trainer.steps
+        return trainer
+
+    def save(self, directory: str | os.PathLike[str] | None = None) -> Path:
+        """Write a checkpoint and return where it is.
+
+        Args:
+            directory: Where to put it; None is the run directory's `checkpoints`.
+
+        Raises:
+            ValueError: If there is neither.
+            TypeError: If the optimizer or the environment keeps what no file can hold.
+            RuntimeError: If a horizon has been collected that `step` hasn't used.
+            OSError: If it can't be written; what was there is as it was.
+        """
+        run_dir, algorithm = self.run_dir if directory is None else None, self.algorithm
+        if directory is None and run_dir is None:
+            raise ValueError("there is no run_dir: name a directory for the checkpoint")
+        info = {
+            "collects": self.collects,
+            "updates": self.steps,
+            "env_steps": algorithm.env_steps,
+            "stats": {key: value for key, value in self._last.items() if math.isfinite(value)},
+            "params": algorithm.params,
+            "mlflow_run_id": self.tracker.run_id,
+        }
+        where = run_dir.checkpoints if run_dir else Path(directory or "")
+        path = checkpoint.write(where, self.steps, algorithm.policy, algorithm.state_dict(), info)
+        if run_dir:
+            run_dir.keep(path, self._last)
+        return path
+
+    def load(self, path: str | os.PathLike[str]) -> None:
+        """Go on from a checkpoint, or from the last sound one in a directory of them.
+
+        Raises:
+            CheckpointError: If it is damaged, or of another algorithm or environment; training is as it was.
+        """
+        read = checkpoint.read_latest if checkpoint.numbered(Path(path)) else checkpoint.read
+        self._take_over(read(Path(path)))
 
     def step(self, *, env_config: Config | None = None) -> Stats:
         """Collect one horizon, update the policy once, and track both.
@@ -79,7 +174,14 @@ class Trainer:
         """
         stats = self._update(env_config)
         self.tracker.log(stats)
+        self._save_if(self.run_dir is not None and self.run_dir.is_due(self.steps))
         return stats
+
+    def close(self) -> None:
+        """Send what is left to MLflow, and let another trainer have the run directory."""
+        self.tracker.close()
+        if self.run_dir is not None:
+            self.run_dir.close()
 
     def eval(self, *, env_config: Config | None = None, deterministic: bool = True) -> Stats:
         """Judge the policy on one horizon in environments of its own; training isn't disturbed.
@@ -134,25 +236,29 @@ class Trainer:
             raise ValueError(f"steps_per_eval is {steps_per_eval}, expected at least 1, or None for never")
         stop = self.stop_condition if stop_conditions is None else _any_of(stop_conditions)
         stop.reset()
-        self.interrupted, status = False, "FAILED"
-        with _interruptible() as interrupt:
+        self.interrupted, status = None, "FAILED"
+        with interruptible() as interrupt:
             try:
                 done = False
-                while not done and not interrupt.is_set():
+                while not done and interrupt.signum is None:
                     stats = self._update(env_config)
                     if steps_per_eval is not None and self.steps % steps_per_eval == 0:
                         evaluation = self.eval(env_config=eval_env_config)
                         stats |= {f"eval/{key}": value for key, value in evaluation.items()}
+                    self._last = stats
                     self.tracker.log(stats)
+                    self._save_if(self.run_dir is not None and self.run_dir.is_due(self.steps))
                     done = stop(stats)
                     yield stats
-                self.interrupted = interrupt.is_set()
-                status = "KILLED" if self.interrupted else "FINISHED"
+                self.interrupted = interrupt.signum
+                status = "FINISHED" if self.interrupted is None else "KILLED"
+                self._save_if(True)
             except KeyboardInterrupt:
-                # Raised by what runs inside the loop, or by a second Ctrl-C: the update at hand is given up.
-                self.interrupted, status = True, "KILLED"
+                # Raised by what runs inside the loop, or by a second signal: the update at hand is given up.
+                self.interrupted, status = interrupt.signum or signal.SIGINT, "KILLED"
             except GeneratorExit:
                 status = "FINISHED"
+                self._save_if(True)
                 raise
             finally:
                 # One more Ctrl-C gives up waiting for MLflow.
@@ -164,53 +270,31 @@ class Trainer:
         self.collects += 1
         stats |= self.algorithm.step()
         self.steps += 1
-        return {
+        self._last = {
             **stats,
-            **_memory(self.algorithm.device),
+            **memory_stats(self.algorithm.device),
             "algorithm/collects": float(self.collects),
             "algorithm/steps": float(self.steps),
             data.ENV_TOTAL_STEPS: float(self.algorithm.env_steps),
         }
+        return self._last
+
+    def _take_over(self, said: checkpoint.Checkpoint) -> None:
+        restore(self.algorithm, said)
+        self.collects, self.steps = said.info["collects"], said.info["updates"]
+        self._last = dict(said.info["stats"])
+
+    def _save_if(self, due: bool) -> None:
+        """Write a checkpoint if one is due and isn't there; if that can't be, training goes on."""
+        if self.run_dir is not None and due and self.steps != self.run_dir.saved:
+            try:
+                self.save()
+            except (OSError, TypeError) as error:
+                _log.warning("no checkpoint could be written, training goes on: %s", error)
+                self.run_dir.put_off()
 
 
 def _any_of(conditions: Sequence[Condition]) -> Or:
     if not isinstance(conditions, Sequence):
         raise TypeError(f"stop_conditions is a {type(conditions).__name__}, expected a list of conditions")
     return Or(*conditions)
-
-
-def _memory(device: torch.device) -> Stats:
-    """Return free and total memory of the device, bytes, and the share in use, percent."""
-    if device.type == "cuda":
-        free, total = torch.cuda.mem_get_info(device)
-    else:
-        memory = psutil.virtual_memory()
-        free, total = memory.available, memory.total
-    return {
-        "memory/free": float(free),
-        "memory/total": float(total),
-        "memory/percent": 100 * (1 - free / total),
-    }
-
-
-@contextmanager
-def _interruptible() -> Iterator[threading.Event]:
-    """Let the first Ctrl-C set the event, so that an update is finished; the second one interrupts.
-
-    Outside of the main thread there are no signals to handle.
-    """
-    event = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield event
-        return
-
-    def handle(signum: int, frame: FrameType | None) -> None:
-        if event.is_set():
-            raise KeyboardInterrupt
-        event.set()
-
-    before: Any = signal.signal(signal.SIGINT, handle)
-    try:
-        yield event
-    finally:
-        signal.signal(signal.SIGINT, before)

@@ -24,6 +24,9 @@ class Env(ABC):
 
     Draw random numbers from torch's generators, and everything about a run follows from its seed.
 
+    An environment that isn't reset in every `collect` should have `state_dict`, which returns its state as
+    tensors and plain values, and `load_state_dict`, which takes it over: a run can be resumed exactly then.
+
     Args:
         num_envs: How many simulations, B.
         config: The environment's own options.
@@ -146,6 +149,28 @@ def checked_step(env: Any, num_envs: int, action: Batch, step: int) -> tuple[Bat
     if problem := specs.mismatch(rewards, spec, num_envs, REWARDS):
         raise EnvError(f"{name}.step (step {step} of the horizon): {problem}")
     return obs, rewards
+
+
+def env_state(env: Any) -> dict[str, Any] | None:
+    """Return what an environment says of its state with `state_dict`; None if it doesn't.
+
+    Raises:
+        EnvError: If that raises an error.
+    """
+    if not callable(getattr(env, "state_dict", None)) or not callable(getattr(env, "load_state_dict", None)):
+        return None
+    with _faults(f"{type(env).__name__}.state_dict"):
+        return dict(env.state_dict())
+
+
+def load_env_state(env: Any, state: Config) -> None:
+    """Hand to an environment what its `state_dict` returned.
+
+    Raises:
+        EnvError: If that raises an error, or there is no `load_state_dict`.
+    """
+    with _faults(f"{type(env).__name__}.load_state_dict"):
+        env.load_state_dict(state)
 
 
 def _check_obs(env: Any, obs: Batch, num_envs: int, where: str) -> None:

@@ -7,7 +7,7 @@ start ranges are options.
 
 import math
 from abc import abstractmethod
-from typing import ClassVar, final
+from typing import Any, ClassVar, final
 
 import torch
 from tensordict import TensorDict
@@ -51,6 +51,15 @@ class _Classic(Env):
         """Simulate one time step under actions [B, 1]; return observations and rewards."""
         rewards = self._advance(action)
         return TensorDict({OBS: self._obs(), REWARDS: rewards}, batch_size=self.num_envs)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state of each system and the options."""
+        return {"state": self.state, "config": self.config}
+
+    def load_state_dict(self, state: Config) -> None:
+        """Take over what `state_dict` returned."""
+        self.config = resolve_config(self.config, state["config"], type(self).__name__)
+        self.state = state["state"].to(self.state, copy=True)
 
     @abstractmethod
     def _advance(self, action: Tensor) -> Tensor:

@@ -33,6 +33,15 @@ class _Line(Env):
         self.state += self._displacement(action)
         return TensorDict({OBS: self.state, REWARDS: -self.state.abs()}, batch_size=self.num_envs)
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return the positions and the options."""
+        return {"state": self.state, "config": self.config}
+
+    def load_state_dict(self, state: Config) -> None:
+        """Take over what `state_dict` returned."""
+        self.state.copy_(state["state"])
+        self.config = resolve_config(self.config, state["config"], type(self).__name__)
+
     @abstractmethod
     def _displacement(self, action: Tensor) -> Tensor:
         """Return how far actions [B, 1] move the points, [B, 1]."""

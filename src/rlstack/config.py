@@ -1,0 +1,177 @@
+"""What a run was made with, as YAML: plain values, and classes by their dotted names.
+
+YAML is read by rules under which a file can't run code, can't give a key twice without an error, and means
+by `1e-3` and `on` what Python means. Classes are imported by name and must be of the right kind before they
+are called.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from contextlib import suppress
+from importlib import import_module
+from typing import Any
+
+import torch
+import yaml
+
+from .distributions import Distribution
+from .env.base import Env
+from .hparams import HparamsError, did_you_mean
+
+_CLASSES: dict[str, type] = {
+    "env": Env,
+    "model_cls": torch.nn.Module,
+    "distribution_cls": Distribution,
+    "optimizer_cls": torch.optim.Optimizer,
+}
+"""What the classes that a file may name must be derived from."""
+_MOST_NODES = 100_000
+
+
+class ConfigError(HparamsError):
+    """A configuration is wrong; says where, what was expected, and what was probably meant."""
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as Python reads it: true and false alone are Booleans, 1e-3 is a number, 010 isn't 8."""
+
+
+_Loader.yaml_implicit_resolvers = {}
+for _tag, _pattern, _first in (
+    ("bool", r"true|True|false|False", "tTfF"),
+    ("null", r"null|None|~|", "nN~"),
+    ("int", r"[-+]?(0|[1-9][0-9_]*)", "-+0123456789"),
+    ("float", r"[-+]?([0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))([eE][-+]?[0-9]+)?", "-+.0123456789"),
+):
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"({_pattern})\\Z"), list(_first))
+_Loader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile(r"\Z"), [""])
+
+
+class _Dumper(yaml.SafeDumper):
+    """YAML in which a text stays one, whether it is read by these rules or by those of YAML 1.1."""
+
+
+_Dumper.yaml_implicit_resolvers = {
+    first: [
+        *yaml.SafeDumper.yaml_implicit_resolvers.get(first, []),
+        *_Loader.yaml_implicit_resolvers.get(first, []),
+    ]
+    for first in {*yaml.SafeDumper.yaml_implicit_resolvers, *_Loader.yaml_implicit_resolvers}
+}
+
+
+def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for key_node, value_node in node.value:
+        key = loader.construct_object(key_node, deep=True)
+        where = f"line {key_node.start_mark.line + 1}"
+        if not isinstance(key, str):
+            raise ConfigError(f"{where}: {key!r} is a {type(key).__name__}, expected a name")
+        if key in values:
+            raise ConfigError(f"{where}: {key} is given twice")
+        values[key] = loader.construct_object(value_node, deep=True)
+    return values
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    names = [name for name, _ in pairs]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(f"{name} is given twice")
+    return dict(pairs)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
+
+
+def parse(text: str, name: str) -> dict[str, Any]:
+    """Return what a YAML or JSON text says.
+
+    Args:
+        text: The text; JSON is YAML.
+        name: Of the file, for errors.
+
+    Raises:
+        ConfigError: If it isn't one mapping of names to plain values.
+    """
+    try:
+        if text.lstrip().startswith("{"):
+            with suppress(json.JSONDecodeError):
+                return dict(json.loads(text, object_pairs_hook=_object))
+        # Aliases could make a short text a huge value.
+        for count, event in enumerate(yaml.parse(text, Loader=_Loader)):
+            if isinstance(event, yaml.AliasEvent) or count > _MOST_NODES:
+                what = "an alias" if isinstance(event, yaml.AliasEvent) else "more than any run has"
+                line = event.start_mark.line + 1 if event.start_mark else 0
+                raise ConfigError(f"{name}: there is {what} in line {line}")
+        values = yaml.load(text, Loader=_Loader)
+    except ConfigError as error:
+        raise ConfigError(f"{name}: {error}" if name not in str(error) else str(error)) from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{name} is not YAML: {' '.join(str(error).split())[:200]}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(
+            f"{name} holds a {type(values).__name__}, expected names with values, like `env: cartpole`"
+        )
+    return values
+
+
+def dump(values: Mapping[str, Any]) -> str:
+    """Return plain values, and classes by their names, as YAML."""
+    return yaml.dump(_plain(values), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+
+
+def find_class(name: Any, option: str) -> type:
+    """Return the class with a dotted name, or `module:Class`, if it is of the kind that an option needs.
+
+    Raises:
+        ConfigError: If there is no such class; nothing of it has been called.
+    """
+    base = _CLASSES[option]
+    if not isinstance(name, str) or not re.fullmatch(r"\w+(\.\w+)*[.:]\w+", name):
+        raise ConfigError(f"{option} is {name!r}, expected the name of a class, like package.module.Class")
+    home, _, attribute = name.replace(":", ".").rpartition(".")
+    try:
+        module = import_module(home)
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"{option} is {name}: there is no module {error.name}") from None
+    except Exception as error:
+        raise ConfigError(
+            f"{option} is {name}: importing it raised {type(error).__name__}: {error}"
+        ) from error
+    found = getattr(module, attribute, None)
+    if found is None:
+        classes = [key for key, value in vars(module).items() if isinstance(value, type)]
+        raise ConfigError(f"{option} is {name}: {home} has no {attribute}{did_you_mean(attribute, classes)}")
+    if not isinstance(found, type) or not issubclass(found, base):
+        raise ConfigError(
+            f"{option} is {name}, expected a class derived from {base.__module__}.{base.__name__}"
+        )
+    return found
+
+
+def find_classes(algorithm_config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return hyperparameters with classes in place of their names.
+
+    Raises:
+        ConfigError: If there is no such class.
+    """
+    return {
+        key: find_class(value, key) if key in _CLASSES and value is not None else value
+        for key, value in algorithm_config.items()
+    }
+
+
+def _plain(value: Any) -> Any:
+    match value:
+        case None | bool() | int() | float() | str():
+            return value
+        case type():
+            return f"{value.__module__}.{value.__qualname__}"
+        case Mapping():
+            return {str(key): _plain(item) for key, item in value.items()}
+        case list() | tuple():
+            return [_plain(item) for item in value]
+    # It can't be read back: who resumes the run must hand it over.
+    return str(value) if isinstance(value, torch.device) else f"<{type(value).__name__}>"

@@ -1,0 +1,94 @@
+"""Nested values as JSON and a table of tensors: what checkpoints are made of. No pickle, no code.
+
+JSON has no tuples, no tensors, no keys but text, and no NaN. So a dictionary becomes `{"dict": [[key, value],
+…]}`, a tuple `{"tuple": […]}`, a tensor `{"tensor": name}`, an array `{"array": name}` and a float that JSON
+lacks `{"float": text}`; all else is as it is.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from tensordict import TensorDict
+from torch import Tensor
+
+
+def pack(tree: Any, name: str) -> tuple[Any, dict[str, Tensor]]:
+    """Return nested values as JSON can hold them, and copies of the tensors among them, by name.
+
+    Args:
+        tree: Dictionaries, lists, tuples, tensors, arrays, numbers, texts, True, False and None.
+        name: What to call it in names and errors.
+
+    Raises:
+        TypeError: If there is anything else in it; says where.
+    """
+    tensors: dict[str, Tensor] = {}
+
+    def store(value: Tensor, path: str) -> str:
+        key = path
+        while key in tensors:
+            key += "~"
+        # A copy: tensors that share memory can't be told apart in a file.
+        tensors[key] = value.detach().cpu().contiguous().clone()
+        return key
+
+    def walk(value: Any, path: str) -> Any:
+        match value:
+            case None | bool() | str():
+                return value
+            case Tensor():
+                return {"tensor": store(value, path)}
+            case np.ndarray() if value.dtype.kind in "biuf":
+                return {"array": store(torch.from_numpy(np.ascontiguousarray(value)), path)}
+            case np.generic() if value.dtype.kind in "biuf":
+                return walk(value.item(), path)
+            case int():
+                return int(value)
+            case float():
+                return float(value) if math.isfinite(value) else {"float": str(float(value))}
+            case TensorDict():
+                return walk(value.to_dict(), path)
+            case Mapping():
+                return {"dict": [[walk(k, path), walk(v, f"{path}.{k}")] for k, v in value.items()]}
+            case list():
+                return [walk(item, f"{path}.{n}") for n, item in enumerate(value)]
+            case tuple():
+                return {"tuple": [walk(item, f"{path}.{n}") for n, item in enumerate(value)]}
+        raise TypeError(f"{path} is a {type(value).__name__}, which a checkpoint can't hold")
+
+    return walk(tree, name), tensors
+
+
+def unpack(packed: Any, tensors: Mapping[str, Tensor]) -> Any:
+    """Return the nested values that `pack` was given.
+
+    Raises:
+        ValueError: If this isn't what `pack` returned.
+    """
+    match packed:
+        case {"tensor": str(name), **rest} if not rest and name in tensors:
+            return tensors[name]
+        case {"array": str(name), **rest} if not rest and name in tensors:
+            return tensors[name].numpy()
+        case {"float": "nan" | "inf" | "-inf" as text, **rest} if not rest:
+            return float(text)
+        case {"tuple": list(items), **rest} if not rest:
+            return tuple(unpack(item, tensors) for item in items)
+        case {"dict": list(items), **rest} if not rest and all(
+            isinstance(item, list) and len(item) == 2 for item in items
+        ):
+            return {_key(unpack(key, tensors)): unpack(value, tensors) for key, value in items}
+        case list():
+            return [unpack(item, tensors) for item in packed]
+        case None | bool() | int() | float() | str():
+            return packed
+    raise ValueError(f"{str(packed)[:80]} is no packed value")
+
+
+def _key(key: Any) -> Any:
+    if not isinstance(key, str | int | float | bool | tuple | None):
+        raise ValueError(f"a {type(key).__name__} is no key")
+    return key
