@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: train test test-slow test-gpu lint format solve bench bench-gpu clean
+.PHONY: train test test-slow test-gpu lint format prove solve bench bench-gpu clean
 
 train: $(STAMP)  ## train CartPole until it is solved
 	$(BIN)/rlstack train cartpole --seed 0
@@ -22,11 +22,14 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/codespell src tests docs benchmarks examples README.md CHANGELOG.md CONTRIBUTING.md
+	$(BIN)/codespell src tests proofs docs benchmarks examples README.md CHANGELOG.md CONTRIBUTING.md
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+prove: $(STAMP)  ## show that what is promised of runs holds, in about half an hour
+	$(BIN)/python -m proofs --write
 
 solve: $(STAMP)  ## train the recipes and judge them in Gymnasium's own environments
 	$(BIN)/python benchmarks/solve.py

@@ -2,7 +2,6 @@
 
 import json
 import os
-import random
 import shutil
 
 import pytest
@@ -110,58 +109,6 @@ def test_a_full_disk_leaves_nothing_behind(write, tmp_path, monkeypatch):
         write(2)
     monkeypatch.undo()
     assert [path.name for path in tmp_path.iterdir()] == ["ckpt-000000001"]
-
-
-def mutate(path, chance):
-    """Damage a checkpoint somehow; return what was done."""
-    files = sorted(path.iterdir())
-    file, other = chance.sample(files, 2)
-    data = bytearray(file.read_bytes())
-    kind = chance.choice(["flip", "flip", "flip", "cut", "grow", "remove", "swap", "zero", "json"])
-    if kind == "flip":
-        data[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
-    elif kind == "cut":
-        del data[chance.randrange(len(data)) :]
-    elif kind == "grow":
-        data += bytes([chance.randrange(256)])
-    elif kind == "zero":
-        start = chance.randrange(len(data))
-        part = data[start : start + 64]
-        data[start : start + 64] = bytes(len(part)) if any(part) else b"x" * len(part)
-    elif kind == "json":
-        file = path / "manifest.json"
-        said = json.loads(file.read_bytes())
-        key = chance.choice(["updates", "env_steps", "collects"])
-        said["info"][key] += chance.choice([1, -1, 1000])
-        data = json.dumps(said).encode()
-    if kind == "remove":
-        file.unlink()
-    elif kind == "swap":
-        file.write_bytes(other.read_bytes())
-    else:
-        file.write_bytes(data)
-    return f"{kind} of {file.name}"
-
-
-def mutations(path, count, seed):
-    """Damage copies of a checkpoint; return what was done to those that were read all the same."""
-    chance, unnoticed = random.Random(seed), []
-    for number in range(count):
-        copy = path.with_name(f"copy-{number}")
-        shutil.copytree(path, copy)
-        done = mutate(copy, chance)
-        try:
-            checkpoint.read(copy)
-            unnoticed.append(done)
-        except CheckpointError as error:
-            if str(copy) not in str(error):
-                unnoticed.append(f"{done}: {error} names no file")
-        shutil.rmtree(copy)
-    return unnoticed
-
-
-def test_damage_is_always_noticed(write):
-    assert mutations(write(), 300, seed=0) == []
 
 
 @pytest.mark.parametrize("name", ["../../../etc/passwd", "/etc/passwd", "model.safetensors/../x"])

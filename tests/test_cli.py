@@ -15,12 +15,15 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from rlstack import Algorithm, Policy
-from rlstack.cli import main, parse_assignments
+from rlstack import Algorithm, Policy, checkpoint
+from rlstack.arguments import parse_assignments
+from rlstack.cli import main
 from rlstack.env import CartPole, DiscreteDummyEnv
+from rlstack.names import merge
 from rlstack.recipes import RECIPES
-from rlstack.session import Limits, _merge
+from rlstack.session import Limits
 from rlstack.specs import Categorical
+from rlstack.trees import pack
 
 TINY = ["num_envs=8", "horizon=8", "sgd_minibatch_size=None", "model_config.hiddens=[8]", "device=cpu"]
 
@@ -66,7 +69,7 @@ class TestAssignments:
         assert message in result.output
 
     def test_go_before_the_recipes(self):
-        assert _merge({"a": 1, "b": {"c": 2, "d": 3}}, {"b": {"c": 4}, "e": {"f": 5}}) == {
+        assert merge({"a": 1, "b": {"c": 2, "d": 3}}, {"b": {"c": 4}, "e": {"f": 5}}) == {
             "a": 1, "b": {"c": 4, "d": 3}, "e": {"f": 5},
         }  # fmt: skip
 
@@ -81,7 +84,7 @@ class TestAssignments:
         (["rlstack.env:"], "is not of the form module:Class"),
         (["rlstack.env:__all_"], "rlstack.env:__all_: rlstack.env has no __all_"),
         (["broken:Env"], "broken:Env: importing it raised ZeroDivisionError"),
-        (["cartpole", "--run-dir", "broken.py/out"], "the run directory can't be used"),
+        (["cartpole", "--run-dir", "broken.py/out"], "the directory can't be used"),
         (["cartpole", "horizon={[1]:2}"], "horizon is '{[1]:2}', expected an integer"),
         (["cartpole", "horzon=3"], "horzon is not a hyperparameter: did you mean horizon?"),
         (["cartpole", "horizon=x"], "horizon is 'x', expected an integer"),
@@ -160,7 +163,9 @@ class TestTrain:
         )
         assert done.returncode == 0, done.stderr
         assert "Done, after 3 updates" in done.stdout
-        assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        assert sorted(path.name for path in (tmp_path / "out").glob("[!.]*")) == [
+            "checkpoints",
+            "config.yaml",
             "learning_curve.png",
             "policy.safetensors",
         ]
@@ -281,6 +286,101 @@ def test_the_judge_of_cartpole_sees_limits():
     obs[2, 0, 0], obs[3, 1, 2] = 2.5, -0.22
     assert judge(obs, rewards) == 0.5
     assert CartPole(1).config["x_threshold"] == 2.4
+
+
+class TestResume:
+    COMMAND = ("train", "cartpole", *TINY, "--seed", "5")
+
+    def train(self, directory, *more):
+        result = CliRunner().invoke(main, ["train", *more, "--run-dir", str(directory)])
+        assert result.exit_code == 0, result.output
+        return result.output
+
+    def test_the_same_comes_out_as_without_a_stop(self, tracked, tmp_path):
+        whole, parts = tmp_path / "whole", tmp_path / "parts"
+        command = [*self.COMMAND[1:], "--resume", "auto", "--max-updates"]
+        self.train(whole, *command, "6")
+        self.train(parts, *command, "3")
+        said = self.train(parts, *command, "6")
+        assert f"Going on with {parts} after 3 updates" in said
+        one, two = ((path / "policy.safetensors").read_bytes() for path in (whole, parts))
+        assert one == two
+        states = [checkpoint.read_latest(path / "checkpoints").state for path in (whole, parts)]
+        packed = [pack({**state, "random": None}, "state") for state in states]
+        assert packed[0][0] == packed[1][0]
+        assert all(torch.equal(value, packed[1][1][name]) for name, value in packed[0][1].items())
+
+    def test_a_directory_is_enough(self, tracked, tmp_path):
+        out = tmp_path / "out"
+        self.train(out, *self.COMMAND[1:], "--max-updates", "2")
+        result = CliRunner().invoke(main, ["train", "--resume", str(out), "--max-updates", "3"])
+        assert result.exit_code == 0, result.output
+        assert "after 3 updates" in result.output
+        assert "Training out until all of 64 poles" in result.output
+
+    def test_auto_finds_the_last_run_of_an_environment(self, tracked, tmp_path):
+        for updates in ("2", "2"):
+            command = [*self.COMMAND, "--max-updates", updates]
+            assert CliRunner().invoke(main, command).exit_code == 0
+        result = CliRunner().invoke(main, [*self.COMMAND, "--max-updates", "3", "--resume", "auto"])
+        assert result.exit_code == 0, result.output
+        [last] = (tmp_path / "runs").glob("cartpole-*-2")
+        assert f"Going on with runs/{last.name} after 2 updates" in result.output
+
+    @pytest.mark.parametrize(
+        ("arguments", "code", "message"),
+        [
+            (["--resume", "nowhere"], 2, "nowhere is not a run directory"),
+            (["--resume", "auto"], 2, "there is no environment"),
+            (["cartpole", "horizon=3", "--resume", "nowhere"], 2, "leave out horizon"),
+            (["horizon=3"], 2, "name the environment before it"),
+            ([], 2, "there is no environment: give module:Class, or one of cartpole"),
+        ],
+    )
+    def test_mistakes(self, arguments, code, message, tracked, tmp_path):
+        result = CliRunner().invoke(main, ["train", *arguments])
+        assert result.exit_code == code
+        assert message in result.output
+        assert list(tmp_path.iterdir()) == []
+
+    def test_a_run_without_a_sound_checkpoint_exits_with_5(self, tracked, tmp_path):
+        out = tmp_path / "out"
+        self.train(out, *self.COMMAND[1:], "--max-updates", "1")
+        (out / "checkpoints" / "ckpt-000000001" / "manifest.json").write_text("{}")
+        result = CliRunner().invoke(main, ["train", "--resume", str(out)])
+        assert result.exit_code == 5
+        assert "has no sound checkpoint" in result.output
+        assert CliRunner().invoke(main, ["inspect", str(out)]).exit_code == 5
+
+    def test_a_used_directory_is_no_place_for_a_new_run(self, tracked, tmp_path):
+        out = tmp_path / "out"
+        self.train(out, *self.COMMAND[1:], "--max-updates", "1")
+        result = CliRunner().invoke(main, [*self.COMMAND, "--run-dir", str(out)])
+        assert result.exit_code == 2
+        assert "holds checkpoints of a run" in result.output
+
+    def test_eval_and_inspect(self, tracked, tmp_path):
+        out = tmp_path / "out"
+        self.train(out, *self.COMMAND[1:], "--max-updates", "2")
+        said = json.loads(CliRunner().invoke(main, ["inspect", str(out), "--json"]).output)
+        assert said["updates"] in (1, 2)
+        assert said["params"]["num_envs"] == "8"
+        assert said["policy"]["policy"] == "Policy"
+        runs = [
+            CliRunner().invoke(main, ["eval", str(out), "--json", "--num-envs", "4", *more])
+            for more in ([], [], ["--seed", "1"], ["length=0.9"], ["--steps", "3"])
+        ]
+        assert all(run.exit_code == 0 for run in runs), runs
+        first, again, other, longer, short = (json.loads(run.output) for run in runs)
+        assert first == again
+        assert first["returns/mean"] != other["returns/mean"]
+        assert first["returns/mean"] != longer["returns/mean"]
+        assert (first["steps"], short["steps"], first["num_envs"]) == (8, 3, 4)
+        shown = CliRunner().invoke(main, ["eval", str(out)]).output
+        assert re.search(r"^returns/mean +[\d.]+$", shown, re.MULTILINE)
+        faults = CliRunner().invoke(main, ["eval", str(out), "mas_pole=0.9"])
+        assert faults.exit_code == 3
+        assert "did you mean masspole" in faults.output
 
 
 class TestBench:

@@ -12,8 +12,9 @@ ORDER = """
     data specs moments schedulers hparams distributions encoders models files trees policy_file policies
     policy_check env.base env.dummy env.classic env buffer ppo advantages device workers passes
     kernels.base kernels.mlp kernels.lstm kernels.outputs kernels.passes kernels collector learner
-    holdings capture engine algorithm config checkpoint run_dir conditions tracking signals trainer recipes
-    display session speed cli __main__
+    holdings capture engine algorithm config checkpoint run_dir conditions tracking signals trainer
+    recipes names display session inspection speed arguments
+    cli __main__
 """.split()  # noqa: SIM905 (a list of 40 strings reads worse)
 
 

@@ -252,7 +252,11 @@ class TestTrainer:
         trainer = self.make(tmp_path)
         trainer.run(stop_conditions=[HitsUpperBound("algorithm/steps", 3)])
         trainer.close()
-        assert Trainer.resume(tmp_path / "run").steps == 3
+        resumed = Trainer.resume(tmp_path / "run")
+        # It was over, and is.
+        assert resumed.run(stop_conditions=[HitsUpperBound("algorithm/steps", 3)]) == {}
+        assert resumed.steps == 3
+        assert resumed.run(stop_conditions=[HitsUpperBound("algorithm/steps", 5)])["algorithm/steps"] == 5
 
     def test_directories_are_not_mixed_up(self, tracked, tmp_path):
         trainer = self.make(tmp_path)

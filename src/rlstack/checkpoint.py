@@ -234,7 +234,8 @@ def _read(path: Path) -> Checkpoint:
         if hashlib.sha256(data).hexdigest() != expected.get("sha256"):
             raise CheckpointError(f"{file} is damaged: its checksum is another one")
         try:
-            contents[name] = load(data)
+            # In an order that is always the same.
+            contents[name] = dict(sorted(load(data).items()))
             if name == _MODEL:
                 length = int.from_bytes(data[:8], "little")
                 metadata = json.loads(data[8 : 8 + length])["__metadata__"]

@@ -1,10 +1,8 @@
 """The command line. Importing it, and asking it for help, loads neither torch nor mlflow."""
 
-import ast
 import json
 import logging
 import os
-import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,18 +11,11 @@ from typing import Any
 
 import click
 
+from .arguments import interval, parse_assignments, seconds
 from .recipes import RECIPES
 
-USAGE, ENVIRONMENT, NON_FINITE, INTERRUPTED = 2, 3, 4, 130
-"""Exit codes: what the user wrote, what the environment did, what training did, and Ctrl-C."""
-
-
-def _seconds(text: str) -> float:
-    """Return the seconds that a text like 90, 90s, 10m or 2h means."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
-    if match is None:
-        raise click.BadParameter(f"{text!r} is not a time: use seconds, or 90s, 10m, 2h")
-    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
+USAGE, ENVIRONMENT, NON_FINITE, CHECKPOINT, INTERRUPTED = 2, 3, 4, 5, 130
+"""Exit codes: what the user wrote, the environment did, training did; no sound checkpoint; Ctrl-C."""
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -38,14 +29,15 @@ def main() -> None:
     epilog=f"Built-in names: {', '.join(RECIPES)}.\n\nExamples:\n\n"
     "  rlstack train cartpole\n\n"
     "  rlstack train pendulum horizon=128 model_config.hiddens=[64,64] --max-time 3m\n\n"
-    "  rlstack train my_package.my_module:MyEnv num_envs=4096 env_config.mass=0.7 --max-updates 500",
+    "  rlstack train my_package.my_module:MyEnv num_envs=4096 env_config.mass=0.7 --max-updates 500\n\n"
+    "  rlstack train --resume runs/cartpole-20260101-1 --max-time 10m",
 )
-@click.argument("env", metavar="ENV")
+@click.argument("env", metavar="[ENV]", required=False)
 @click.argument("hyperparameters", metavar="[KEY=VALUE]...", nargs=-1)
 @click.option("--max-updates", type=click.IntRange(min=1), help="Stop after so many policy updates.")
 @click.option("--max-env-steps", type=click.IntRange(min=1), help="Stop after so many environment steps.")
 @click.option(
-    "--max-time", type=_seconds, metavar="TIME", help="Stop after so long: seconds, or 90s, 10m, 2h."
+    "--max-time", type=seconds, metavar="TIME", help="Stop after so long: seconds, or 90s, 10m, 2h."
 )
 @click.option("--seed", type=click.IntRange(min=0), help="Seed of all random numbers.")
 @click.option(
@@ -53,20 +45,41 @@ def main() -> None:
     type=click.Path(file_okay=False, path_type=Path),
     help="Where to put results. [runs/<env>-<date>-<n>]",
 )
+@click.option(
+    "--resume",
+    metavar="auto|DIR",
+    help="Go on with the run in DIR; auto: with the one in --run-dir, or ENV's last one, if there is one.",
+)
+@click.option(
+    "--checkpoint-every",
+    type=interval,
+    metavar="N|TIME",
+    default="5m",
+    show_default=True,
+    help="Write a checkpoint after every N updates, or every TIME: 90s, 10m, 2h.",
+)
+@click.option(
+    "--tracking",
+    metavar="URI|off",
+    help="Where to track with MLflow. [MLFLOW_TRACKING_URI, else a file in the working directory]",
+)
 def train(
-    env: str,
+    env: str | None,
     hyperparameters: tuple[str, ...],
     max_updates: int | None,
     max_env_steps: int | None,
     max_time: float | None,
     seed: int | None,
     run_dir: Path | None,
+    resume: str | None,
+    checkpoint_every: dict[str, Any],
+    tracking: str | None,
 ) -> None:
     """Train a policy on ENV and save it.
 
-    ENV is a built-in name or module:Class. A built-in one comes with hyperparameters that solve it, and
-    training stops when it is solved; others are trained until a limit or Ctrl-C. KEY is a hyperparameter, or
-    an option within one, with a dot: env_config.length=0.7.
+    ENV is a built-in name or module:Class; a resumed run knows its own. A built-in one comes with
+    hyperparameters that solve it, and training stops when it is solved; others are trained until a limit or
+    Ctrl-C. KEY is a hyperparameter, or an option within one, with a dot: env_config.length=0.7.
     """
     # What MLflow says while it makes its database would tear the display apart.
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
@@ -76,13 +89,86 @@ def train(
 
         from .session import Limits, train
 
+        if env is not None and "=" in env:
+            raise click.UsageError(
+                f"{env} comes first, where ENV is expected: name the environment before it"
+            )
         values = parse_assignments(hyperparameters)
         if seed is not None:
             values["seed"] = seed
         limits = Limits(max_updates=max_updates, max_env_steps=max_env_steps, max_time=max_time)
-        interrupted = train(env, values, limits, run_dir=run_dir, console=Console())
-    if interrupted:
-        sys.exit(INTERRUPTED)
+        if tracking not in (None, "off"):
+            os.environ["MLFLOW_TRACKING_URI"] = tracking
+        signum = train(
+            env,
+            values,
+            limits,
+            run_dir=run_dir,
+            resume=resume,
+            checkpoint_config=checkpoint_every,
+            track=tracking != "off",
+            console=Console(),
+        )
+    if signum is not None:
+        sys.exit(128 + signum)
+
+
+@main.command(
+    name="eval",
+    short_help="Judge a run's policy in fresh environments.",
+    epilog="Examples:\n\n  rlstack eval runs/cartpole-20260101-1 --steps 500\n\n"
+    "  rlstack eval runs/cartpole-20260101-1/checkpoints/ckpt-000000050 length=0.7 --json",
+)
+@click.argument("checkpoint", metavar="CKPT", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("options", metavar="[KEY=VALUE]...", nargs=-1)
+@click.option("--num-envs", type=click.IntRange(min=1), default=64, show_default=True, help="Environments.")
+@click.option("--steps", type=click.IntRange(min=1), help="Steps of each. [the run's horizon]")
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the environments' chance."
+)
+@click.option("--device", default="auto", show_default=True, help="Where to simulate.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
+def evaluate(
+    checkpoint: Path,
+    options: tuple[str, ...],
+    num_envs: int,
+    steps: int | None,
+    seed: int,
+    device: str,
+    as_json: bool,
+) -> None:
+    """Judge a policy in fresh environments, acting without chance.
+
+    CKPT is a checkpoint, or a run: of that the best one is taken. KEY is an option of the environment that is
+    to differ from the run's.
+    """
+    with _faults():
+        from .inspection import evaluate
+
+        config = parse_assignments(options)
+        result = evaluate(
+            checkpoint, env_config=config, num_envs=num_envs, steps=steps, seed=seed, device=device
+        )
+    _show(result, as_json=as_json)
+
+
+@main.command(
+    short_help="Say what a checkpoint holds; runs no code of it.",
+    epilog="Examples:\n\n  rlstack inspect runs/cartpole-20260101-1\n\n"
+    "  rlstack inspect runs/cartpole-20260101-1/checkpoints/ckpt-000000050 --json",
+)
+@click.argument("checkpoint", metavar="CKPT", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
+def inspect(checkpoint: Path, as_json: bool) -> None:
+    """Verify a checkpoint and say what it holds; nothing that it names is imported.
+
+    CKPT is a checkpoint, or a run: of that the best one is taken.
+    """
+    with _faults():
+        from .inspection import inspect
+
+        result = inspect(checkpoint)
+    _show(result, as_json=as_json)
 
 
 @main.command(
@@ -95,24 +181,24 @@ def train(
 @click.argument("hyperparameters", metavar="[KEY=VALUE]...", nargs=-1)
 @click.option(
     "--time",
-    "seconds",
-    type=_seconds,
+    "duration",
+    type=seconds,
     default="5s",
     show_default=True,
     metavar="TIME",
     help="How long to measure.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
-def bench(env: str, hyperparameters: tuple[str, ...], seconds: float, as_json: bool) -> None:
+def bench(env: str, hyperparameters: tuple[str, ...], duration: float, as_json: bool) -> None:
     """Measure how fast ENV trains, and what holds it back.
 
     ENV and KEY are those of `rlstack train`. Nothing is tracked and nothing is kept.
     """
     with _faults():
-        from .session import resolve
+        from .names import resolve
         from .speed import measure_speed
 
-        speed = measure_speed(*resolve(env, parse_assignments(hyperparameters)), seconds=seconds)
+        speed = measure_speed(*resolve(env, parse_assignments(hyperparameters)), seconds=duration)
     if as_json:
         click.echo(json.dumps(speed.as_dict()))
         return
@@ -128,57 +214,51 @@ def bench(env: str, hyperparameters: tuple[str, ...], seconds: float, as_json: b
     click.echo(speed.bottleneck)
 
 
+def _show(result: dict[str, Any], *, as_json: bool) -> None:
+    """Print what a command found, as JSON or as lines of dotted names and values."""
+    if as_json:
+        click.echo(json.dumps(result))
+        return
+    flat = _flatten(result)
+    width = max(map(len, flat))
+    for name, value in flat.items():
+        click.echo(
+            f"{name:<{width}}  {value:.6g}" if isinstance(value, float) else f"{name:<{width}}  {value}"
+        )
+
+
+def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        nested = isinstance(value, dict) and value
+        flat |= _flatten(value, f"{prefix}{name}.") if nested else {prefix + name: value}
+    return flat
+
+
 @contextmanager
 def _faults() -> Iterator[None]:
     """Say in a sentence what went wrong, and exit with its code."""
+    from .checkpoint import CheckpointError
     from .data import NonFiniteError
     from .env.base import EnvError
     from .hparams import HparamsError
+    from .policy_file import PolicyFileError
+    from .run_dir import RunDirError
 
     try:
         yield
-    except (HparamsError, click.UsageError) as error:
+    except (CheckpointError, PolicyFileError) as error:
+        _fail(str(error), CHECKPOINT)
+    except (HparamsError, RunDirError, click.UsageError) as error:
         _fail(str(error), USAGE)
     except EnvError as error:
         _fail(str(error), ENVIRONMENT)
     except NonFiniteError as error:
         _fail(str(error), NON_FINITE)
     except OSError as error:
-        _fail(f"the run directory can't be used: {error}", USAGE)
+        _fail(f"the directory can't be used: {error}", USAGE)
     except KeyboardInterrupt:
         _fail("interrupted", INTERRUPTED)
-
-
-def parse_assignments(assignments: tuple[str, ...]) -> dict[str, Any]:
-    """Return `key=value` texts as nested options; values are JSON or Python literals, else text.
-
-    Raises:
-        click.UsageError: If a text is no assignment, or a key is given twice.
-    """
-    values: dict[str, Any] = {}
-    for assignment in assignments:
-        key, separator, text = assignment.partition("=")
-        *path, last = key.split(".")
-        if not separator or not all((*path, last)):
-            raise click.UsageError(f"{assignment!r} is not of the form key=value")
-        options = values
-        for part in path:
-            options = options.setdefault(part, {})
-            if not isinstance(options, dict):
-                raise click.UsageError(f"{key} is given both as a value and as options")
-        if last in options:
-            raise click.UsageError(f"{key} is given twice")
-        options[last] = _parse_value(text)
-    return values
-
-
-def _parse_value(text: str) -> Any:
-    for parse in (json.loads, ast.literal_eval):
-        try:
-            return parse(text)
-        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-            continue
-    return text
 
 
 def _fail(message: str, code: int) -> None:

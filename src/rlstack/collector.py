@@ -147,7 +147,7 @@ class Collector:
             self.simulate(deterministic=deterministic)
             self._sequences = self._count_sequences(self.buffer.horizon // self.buffer.seq_len)
             rewards = self.buffer.rewards
-            summaries = (*_summary(rewards.sum(0)), *_summary(rewards))
+            summaries = (*summarize(rewards.sum(0)), *summarize(rewards))
             finite = self.buffer.is_finite().to(rewards.dtype)
             *values, all_finite = torch.stack([*summaries, finite]).tolist()
             if not all_finite and (error := self._nonfinite_error()):
@@ -225,7 +225,7 @@ def _copy(source: Any, target: Batch) -> None:
             _copy(value, target[key])
 
 
-def _summary(values: Tensor) -> tuple[Tensor, ...]:
+def summarize(values: Tensor) -> tuple[Tensor, ...]:
     """Return minimum, maximum, mean and standard deviation, as `data.SUMMARY` names them."""
     return values.min(), values.max(), values.mean(), values.std(correction=0)
 

@@ -6,6 +6,7 @@ changed.
 
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import final
 
 from .data import Stats
@@ -75,6 +76,17 @@ class Or(_Group):
     def __call__(self, stats: Stats) -> bool:
         """Return whether any holds now."""
         return any(self._ask(stats))
+
+
+def any_of(conditions: Sequence[Condition]) -> Or:
+    """Return what holds when any of some conditions does.
+
+    Raises:
+        TypeError: If that is no list of conditions.
+    """
+    if not isinstance(conditions, Sequence):
+        raise TypeError(f"stop_conditions is a {type(conditions).__name__}, expected a list of conditions")
+    return Or(*conditions)
 
 
 @final

@@ -1,23 +1,20 @@
 """One `rlstack train`: from an environment's name to files in a run directory."""
 
-import os
-import re
-import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from datetime import date
-from importlib import import_module
 from pathlib import Path
 from typing import Any, final
 
 from rich.console import Console
 
+from .checkpoint import numbered
 from .conditions import Condition, HitsUpperBound, TimesOut
 from .data import ENV_TOTAL_STEPS, Config, Stats
 from .display import make_display, plot_learning_curve
-from .env.base import EnvFactory
-from .hparams import HparamsError, did_you_mean
+from .hparams import HparamsError
+from .names import make_run_dir, resolve, runs_of
 from .recipes import RECIPES, Recipe
 from .trainer import Trainer
 
@@ -92,39 +89,54 @@ class Solved(Condition):
 
 
 def train(
-    name: str,
+    name: str | None,
     hyperparameters: Mapping[str, Any],
     limits: Limits,
     *,
     run_dir: Path | None,
+    resume: str | None,
+    checkpoint_config: Mapping[str, Any],
+    track: bool,
     console: Console,
 ) -> int | None:
-    """Train on an environment until it is solved or a limit is reached, and leave the policy on disk.
+    """Train on an environment until it is solved or a limit is reached, and leave the run on disk.
 
     Args:
-        name: A built-in name, or `module:Class`.
+        name: A built-in name, or `module:Class`; may be None if a run is resumed.
         hyperparameters: Of the algorithm; they go before the recipe's.
         limits: When to stop at the latest.
         run_dir: Where to; None makes a new directory under `runs`.
+        resume: The directory of the run to go on with, or `auto`; None begins a new one.
+        checkpoint_config: When to write checkpoints; a resumed run keeps its own.
+        track: Whether to track with MLflow.
         console: Where to say what happens.
 
     Returns:
-        Whether Ctrl-C ended it.
+        The signal that ended it, None if none did.
 
     Raises:
         HparamsError: If the name or a hyperparameter can't be.
+        RunDirError, CheckpointError: If the run can't be resumed.
         EnvError, NonFiniteError: As training raises them.
     """
-    recipe = RECIPES.get(name)
-    env_cls, algorithm_config = resolve(name, hyperparameters)
-    trainer = Trainer(env_cls, algorithm_config=algorithm_config)
-    solved = Solved(recipe, trainer, hyperparameters.get("env_config")) if recipe else None
-    conditions = [*limits.conditions(), *([solved] if solved else [])]
-    directory = _make_run_dir(name) if run_dir is None else run_dir
-    directory.mkdir(parents=True, exist_ok=True)
-    policy_path = directory / "policy.safetensors"
-    if recipe:
+    directory = None if resume is None else _directory_of(name, hyperparameters, run_dir, resume)
+    if directory is None:
+        trainer, directory = _begin(name, hyperparameters, run_dir, checkpoint_config, track=track)
+    else:
+        env_cls = None if name is None else resolve(name, {})[0]
+        trainer = Trainer.resume(directory, env_cls=env_cls, track=track)
+        steps = trainer.steps
+        _say(console, f"Going on with {directory} after {steps} updates, with its hyperparameters.")
+    recipe = _recipe_of(name, trainer)
+    name = name or directory.name
+    env_config = {**(trainer.algorithm.hparams.env_config or {})}
+    if recipe is not None:
+        own = recipe.hyperparameters.get("env_config", {})
+        env_config = {key: value for key, value in env_config.items() if own.get(key) != value}
         _say(console, f"Training {name} until {recipe.goal}.")
+    solved = Solved(recipe, trainer, env_config) if recipe else None
+    conditions = [*limits.conditions(), *([solved] if solved else [])]
+    policy_path = directory / "policy.safetensors"
     history: list[Stats] = []
     start = time.monotonic()
     try:
@@ -138,6 +150,7 @@ def train(
         # Whatever happened, what was learned so far is kept.
         if history:
             trainer.algorithm.policy.save(policy_path)
+        trainer.close()
     seconds = time.monotonic() - start
     _say(console, _verdict(solved, trainer, seconds))
     if history:
@@ -145,7 +158,60 @@ def train(
         title = f"{name}: {history[-1][ENV_TOTAL_STEPS]:,.0f} steps in {seconds:.0f} s"
         _say(console, f"Learning curve: {_draw(history, title, directory)}")
         _say(console, f"Tracked run:    {_where_tracked(trainer)}")
+        _say(console, f"To go on:       rlstack train --resume {directory}")
     return trainer.interrupted
+
+
+def _begin(
+    name: str | None,
+    hyperparameters: Mapping[str, Any],
+    run_dir: Path | None,
+    checkpoint_config: Mapping[str, Any],
+    *,
+    track: bool,
+) -> tuple[Trainer, Path]:
+    """Return a trainer, and the directory of its new run."""
+    if name is None:
+        raise HparamsError(f"there is no environment: give module:Class, or one of {', '.join(RECIPES)}")
+    env_cls, algorithm_config = resolve(name, hyperparameters)
+    directory = make_run_dir(name) if run_dir is None else run_dir
+    try:
+        trainer = Trainer(
+            env_cls,
+            algorithm_config=algorithm_config,
+            run_dir=directory,
+            checkpoint_config=checkpoint_config,
+            track=track,
+        )
+    except BaseException:
+        # What can't be trained leaves nothing on disk.
+        for empty in (directory, directory.parent) if run_dir is None else ():
+            with suppress(OSError):
+                empty.rmdir()
+        raise
+    return trainer, directory
+
+
+def _directory_of(
+    name: str | None, hyperparameters: Mapping[str, Any], run_dir: Path | None, resume: str
+) -> Path | None:
+    """Return the directory of the run to go on with; None if `auto` finds none."""
+    if resume != "auto":
+        if hyperparameters:
+            given = ", ".join(hyperparameters)
+            raise HparamsError(f"a resumed run keeps its hyperparameters: leave out {given}")
+        return Path(resume)
+    runs = runs_of(name) if name and run_dir is None else []
+    directory = runs[-1] if runs else run_dir
+    return directory if directory is not None and numbered(directory / "checkpoints") else None
+
+
+def _recipe_of(name: str | None, trainer: Trainer) -> Recipe | None:
+    """Return the recipe of a built-in name, or of a resumed run's environment."""
+    if name is not None:
+        return RECIPES.get(name)
+    env_cls = trainer.algorithm.env_cls
+    return next((recipe for recipe in RECIPES.values() if recipe.env_cls() is env_cls), None)
 
 
 def _say(console: Console, text: str) -> None:
@@ -174,72 +240,11 @@ def _draw(history: list[Stats], title: str, directory: Path) -> str:
 def _where_tracked(trainer: Trainer) -> str:
     """Return which MLflow run has the metrics and how to look at it, or why there is none."""
     tracker = trainer.tracker
+    if not tracker.enabled:
+        return "none"
     if tracker.run_id is None or tracker.error is not None:
         return f"incomplete, MLflow failed with {tracker.error}"
     import mlflow
 
     uri = mlflow.get_tracking_uri()
     return f"{tracker.run_id} in {uri}\n{16 * ' '}mlflow ui --backend-store-uri {uri}  (needs rlstack[ui])"
-
-
-def resolve(name: str, hyperparameters: Mapping[str, Any]) -> tuple[EnvFactory, dict[str, Any]]:
-    """Return an environment's class, and the hyperparameters with those of its recipe, if it has one.
-
-    Raises:
-        HparamsError: If there is no such environment.
-    """
-    recipe = RECIPES.get(name)
-    if recipe is None:
-        return _import_env(name), dict(hyperparameters)
-    return recipe.env_cls(), _merge(recipe.hyperparameters, hyperparameters)
-
-
-def _import_env(name: str) -> EnvFactory:
-    """Return what `module:Class` names, found from the working directory too."""
-    module_name, separator, attribute = name.partition(":")
-    if not separator:
-        raise HparamsError(
-            f"{name} is not a built-in environment{did_you_mean(name, RECIPES)}, or module:Class"
-        )
-    if not re.fullmatch(r"\w+(\.\w+)*:\w+", name):
-        raise HparamsError(f"{name} is not of the form module:Class, like my_package.my_module:MyEnv")
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
-    try:
-        module = import_module(module_name)
-    except ModuleNotFoundError as error:
-        raise HparamsError(f"{name}: there is no module {error.name}") from None
-    except Exception as error:
-        raise HparamsError(f"{name}: importing it raised {type(error).__name__}: {error}") from error
-    if not hasattr(module, attribute):
-        classes = [key for key, value in vars(module).items() if isinstance(value, type)]
-        raise HparamsError(f"{name}: {module_name} has no {attribute}{did_you_mean(attribute, classes)}")
-    env_cls = getattr(module, attribute)
-    if not callable(env_cls):
-        raise HparamsError(
-            f"{name} is a {type(env_cls).__name__}, expected an Env class or a function like it"
-        )
-    return env_cls
-
-
-def _make_run_dir(name: str) -> Path:
-    """Return a new directory `runs/<env>-<date>-<n>`, the first free n from 1 on."""
-    stem = f"{name.rpartition(':')[2]}-{date.today():%Y%m%d}"
-    number = 1
-    while True:
-        directory = Path("runs") / f"{stem}-{number}"
-        try:
-            directory.mkdir(parents=True)
-        except FileExistsError:
-            number += 1
-        else:
-            return directory
-
-
-def _merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `base` with `changes`, key by key in nested options too."""
-    merged = dict(base)
-    for key, value in changes.items():
-        nested = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
-        merged[key] = _merge(merged[key], value) if nested else value
-    return merged

@@ -44,6 +44,7 @@ class Tracker:
     Args:
         params: Parameters of the run, logged once.
         tags: Tags of the run, logged once.
+        enabled: Whether to do anything at all.
     """
 
     run_id: str | None = None
@@ -51,7 +52,8 @@ class Tracker:
     error: str | None = None
     """Why the last attempt to send failed; None if it didn't."""
 
-    def __init__(self, params: Mapping[str, str], tags: Mapping[str, str]) -> None:
+    def __init__(self, params: Mapping[str, str], tags: Mapping[str, str], *, enabled: bool = True) -> None:
+        self.enabled = enabled
         self._params, self._tags = dict(params), dict(tags)
         self._rows: list[tuple[int, Stats]] = []
         self._latest: tuple[int, Stats] | None = None
@@ -68,6 +70,8 @@ class Tracker:
 
     def log(self, stats: Stats) -> None:
         """Take the statistics of one update; their MLflow step is `env/total_steps`."""
+        if not self.enabled:
+            return
         with self._changed:
             if self._thread is None or not self._thread.is_alive():
                 self._start()

@@ -13,7 +13,7 @@ from typing import final
 
 from . import checkpoint, data
 from .algorithm import Algorithm, RecurrentAlgorithm
-from .conditions import Condition, Or
+from .conditions import Condition, any_of
 from .config import find_class, find_classes
 from .data import Config, Stats
 from .device import memory_stats
@@ -39,6 +39,7 @@ class Trainer:
         stop_conditions: When `run` stops: as soon as any of them holds.
         run_dir: Where to keep the configuration and checkpoints; None keeps nothing.
         checkpoint_config: Fields of `rlstack.run_dir.CheckpointConfig`, by name: when to write a checkpoint.
+        track: Whether to track with MLflow.
 
     Raises:
         HparamsError: If a hyperparameter is unknown or can't be.
@@ -60,6 +61,7 @@ class Trainer:
         stop_conditions: Sequence[Condition] | None = None,
         run_dir: str | os.PathLike[str] | None = None,
         checkpoint_config: Config | None = None,
+        track: bool = True,
     ) -> None:
         if not isinstance(algorithm_cls, type) or not issubclass(
             algorithm_cls, Algorithm | RecurrentAlgorithm
@@ -67,21 +69,19 @@ class Trainer:
             raise TypeError(f"algorithm_cls is {algorithm_cls!r}, expected Algorithm or RecurrentAlgorithm")
         if algorithm_config is not None and not isinstance(algorithm_config, Mapping):
             raise TypeError(f"algorithm_config is {algorithm_config!r}, expected hyperparameters by name")
-        self.stop_condition = _any_of(stop_conditions or [])
+        self.stop_condition = any_of(stop_conditions or [])
         self.algorithm = algorithm_cls(env_cls, **(algorithm_config or {}))
-        self.collects = 0
-        """How many horizons have been collected."""
-        self.steps = 0
-        """How many times the policy has been updated."""
+        self.collects, self.steps = 0, 0
+        """How many horizons have been collected, and how often the policy has been updated."""
         self.interrupted = None
         self._last: Stats = {}
+        self._resumed = False
         if checkpoint_config is not None and run_dir is None:
             raise ValueError("checkpoint_config needs a run_dir to keep checkpoints in")
         options = CheckpointConfig.parse(checkpoint_config or {})
         self.run_dir = None if run_dir is None else RunDir.begin(Path(run_dir), options, self.algorithm)
-        params = self.algorithm.params
-        tags = {"version": version("rlstack"), "env": params["env"]}
-        self.tracker = Tracker(params, tags)
+        tags = {"version": version("rlstack"), "env": self.algorithm.params["env"]}
+        self.tracker = Tracker(self.algorithm.params, tags, enabled=track)
 
     @classmethod
     def resume(
@@ -92,6 +92,7 @@ class Trainer:
         env_cls: EnvFactory | None = None,
         algorithm_config: Config | None = None,
         stop_conditions: Sequence[Condition] | None = None,
+        track: bool = True,
     ) -> "Trainer":
         """Return a trainer that goes on from a run's last sound checkpoint, bit by bit as it would have.
 
@@ -100,6 +101,7 @@ class Trainer:
             env_cls: The environment's class, if its name in the run's config.yaml doesn't do.
             algorithm_config: Hyperparameters that can't be read from there, like a `model`.
             stop_conditions: When `run` stops.
+            track: Whether to track with MLflow.
 
         Raises:
             RunDirError: If there is no such run, or it is in use.
@@ -115,6 +117,7 @@ class Trainer:
             algorithm_cls=ALGORITHMS[said["algorithm"]],
             algorithm_config=find_classes(options),
             stop_conditions=stop_conditions,
+            track=track,
         )
         trainer.run_dir = RunDir(Path(run_dir), CheckpointConfig.parse(said["checkpoint_config"]))
         try:
@@ -234,12 +237,14 @@ class Trainer:
         """Train as `run` does, and yield the statistics after every update."""
         if steps_per_eval is not None and steps_per_eval < 1:
             raise ValueError(f"steps_per_eval is {steps_per_eval}, expected at least 1, or None for never")
-        stop = self.stop_condition if stop_conditions is None else _any_of(stop_conditions)
+        stop = self.stop_condition if stop_conditions is None else any_of(stop_conditions)
         stop.reset()
         self.interrupted, status = None, "FAILED"
         with interruptible() as interrupt:
             try:
-                done = False
+                # A run that was over before it was stopped makes no further update.
+                done = self._resumed and stop(self._last)
+                self._resumed = False
                 while not done and interrupt.signum is None:
                     stats = self._update(env_config)
                     if steps_per_eval is not None and self.steps % steps_per_eval == 0:
@@ -283,6 +288,7 @@ class Trainer:
         restore(self.algorithm, said)
         self.collects, self.steps = said.info["collects"], said.info["updates"]
         self._last = dict(said.info["stats"])
+        self._resumed = self.steps > 0
 
     def _save_if(self, due: bool) -> None:
         """Write a checkpoint if one is due and isn't there; if that can't be, training goes on."""
@@ -292,9 +298,3 @@ class Trainer:
             except (OSError, TypeError) as error:
                 _log.warning("no checkpoint could be written, training goes on: %s", error)
                 self.run_dir.put_off()
-
-
-def _any_of(conditions: Sequence[Condition]) -> Or:
-    if not isinstance(conditions, Sequence):
-        raise TypeError(f"stop_conditions is a {type(conditions).__name__}, expected a list of conditions")
-    return Or(*conditions)

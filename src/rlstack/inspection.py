@@ -1,0 +1,99 @@
+"""Looking at a run's checkpoints: what they hold, and how well their policies do."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from . import checkpoint
+from .checkpoint import CheckpointError
+from .collector import summarize
+from .config import find_class
+from .data import RETURN_STATS, REWARD_STATS, keep_random_state
+from .device import resolve_device
+from .env.base import checked_reset, checked_step, make_env
+from .policies import Policy, RecurrentPolicy
+from .run_dir import read_config
+
+
+def find_checkpoint(path: Path) -> Path:
+    """Return the checkpoint that a path means: itself, or of a run the best one, else the last one.
+
+    Raises:
+        CheckpointError: If there is none.
+    """
+    directory = path / "checkpoints" if (path / "checkpoints").is_dir() else path
+    found = checkpoint.pointed(directory, "best") or next(iter(checkpoint.numbered(directory)), None)
+    if found is None and not (path / "manifest.json").is_file():
+        raise CheckpointError(f"{path} is no checkpoint, and there is none in it")
+    return found or path
+
+
+def inspect(path: Path) -> dict[str, Any]:
+    """Return what a checkpoint holds, every file of it verified; nothing is built or imported.
+
+    Raises:
+        CheckpointError: If it is damaged, or there is none.
+    """
+    where = find_checkpoint(path)
+    said = checkpoint.read(where)
+    manifest = checkpoint.manifest(where)
+    tensors = said.state["policy"].values()
+    return {
+        "checkpoint": str(where),
+        "bytes": sum(entry["size"] for entry in manifest["files"].values()),
+        "parameters": sum(tensor.numel() for tensor in tensors),
+        "policy": said.policy,
+        "versions": manifest["versions"],
+        **said.info,
+    }
+
+
+def evaluate(
+    path: Path, *, env_config: dict[str, Any], num_envs: int, steps: int | None, seed: int, device: str
+) -> dict[str, Any]:
+    """Return how a checkpoint's policy does in fresh environments, acting without chance.
+
+    Args:
+        path: A checkpoint, or a run.
+        env_config: Options of the environments that differ from the run's.
+        num_envs: How many environments.
+        steps: How many steps of each; None as many as a horizon had.
+        seed: Of the environments' random numbers.
+        device: Where to simulate.
+
+    Raises:
+        CheckpointError: If there is no sound checkpoint.
+        RunDirError, ConfigError: If the run's config.yaml can't be used.
+        EnvError: If the environment breaks its contract.
+    """
+    where, device_ = find_checkpoint(path), resolve_device(device)
+    said = checkpoint.read(where)
+    config = read_config(where.parent.parent)
+    options = config["algorithm_config"]
+    env_cls = find_class(config["env"], "env")
+    classes = {
+        name: None if options.get(name) is None else find_class(options[name], name)
+        for name in ("model_cls", "distribution_cls")
+    }
+    policy_cls = RecurrentPolicy if config["algorithm"] == "recurrent" else Policy
+    policy = policy_cls.load(where / "model.safetensors", device=device_, **classes)
+    with keep_random_state(device_):
+        torch.manual_seed(seed)
+        config_ = {**(options.get("env_config") or {}), **env_config}
+        env = make_env(env_cls, num_envs, config_ or None, device_)
+        obs, state, rewards = checked_reset(env, num_envs, None), policy.initial_state(num_envs), []
+        for t in range(steps or options["horizon"]):
+            step = policy.act(obs, state, deterministic=True)
+            obs, reward = checked_step(env, num_envs, step.actions, t)
+            state = step.state
+            rewards.append(reward.clone())
+    each = torch.stack(rewards)
+    values = [float(value) for value in (*summarize(each.sum(0)), *summarize(each))]
+    return {
+        "checkpoint": str(where),
+        "updates": said.info["updates"],
+        "num_envs": num_envs,
+        "steps": len(rewards),
+        **dict(zip(RETURN_STATS + REWARD_STATS, values, strict=True)),
+    }

@@ -1,0 +1,73 @@
+"""What a name on the command line means: an environment, and the directories of its runs."""
+
+import os
+import re
+import sys
+from collections.abc import Mapping
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from .config import find_class
+from .env.base import EnvFactory
+from .hparams import HparamsError, did_you_mean
+from .recipes import RECIPES
+
+
+def resolve(name: str, hyperparameters: Mapping[str, Any]) -> tuple[EnvFactory, dict[str, Any]]:
+    """Return an environment's class, and the hyperparameters with those of its recipe, if it has one.
+
+    Raises:
+        HparamsError: If there is no such environment.
+    """
+    recipe = RECIPES.get(name)
+    if recipe is None:
+        return _import_env(name), dict(hyperparameters)
+    return recipe.env_cls(), merge(recipe.hyperparameters, hyperparameters)
+
+
+def _import_env(name: str) -> EnvFactory:
+    """Return the class that `module:Class` names, found from the working directory too."""
+    if ":" not in name:
+        raise HparamsError(
+            f"{name} is not a built-in environment{did_you_mean(name, RECIPES)}, or module:Class"
+        )
+    if not re.fullmatch(r"\w+(\.\w+)*:\w+", name):
+        raise HparamsError(f"{name} is not of the form module:Class, like my_package.my_module:MyEnv")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    return find_class(name, "env")
+
+
+def _stem(name: str) -> str:
+    return name.rpartition(":")[2]
+
+
+def make_run_dir(name: str) -> Path:
+    """Return a new directory `runs/<env>-<date>-<n>`, the first free n from 1 on."""
+    stem = f"{_stem(name)}-{date.today():%Y%m%d}"
+    number = 1
+    while True:
+        directory = Path("runs") / f"{stem}-{number}"
+        try:
+            directory.mkdir(parents=True)
+        except FileExistsError:
+            number += 1
+        else:
+            return directory
+
+
+def runs_of(name: str) -> list[Path]:
+    """Return the directories under `runs` of an environment, the last one last."""
+    pattern = re.compile(rf"{re.escape(_stem(name))}-(\d{{8}})-(\d+)")
+    found = [(pattern.fullmatch(path.name), path) for path in Path("runs").glob("*-*-*")]
+    return [path for *_, path in sorted((m[1], int(m[2]), path) for m, path in found if m)]
+
+
+def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `base` with `changes`, key by key in nested options too."""
+    merged = dict(base)
+    for key, value in changes.items():
+        nested = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = merge(merged[key], value) if nested else value
+    return merged
