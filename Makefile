@@ -22,7 +22,7 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/codespell src tests proofs docs benchmarks examples README.md CHANGELOG.md CONTRIBUTING.md
+	$(BIN)/codespell -L recurent src tests proofs docs benchmarks examples README.md CHANGELOG.md CONTRIBUTING.md
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .

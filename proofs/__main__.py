@@ -11,9 +11,18 @@ import time
 from datetime import date
 from pathlib import Path
 
-from . import damage, kills
+from . import configs, damage, disk, hostile, kills, memory, seeds, signals
 
-PROOFS = {"kills": kills.prove, "damage": damage.prove}
+PROOFS = {
+    "R1 kills": kills.prove,
+    "R3 damage": damage.prove,
+    "R4 configs": configs.prove,
+    "R8 disk": disk.prove,
+    "R9 signals": signals.prove,
+    "R10 hostile": hostile.prove,
+    "R11 seeds": seeds.prove,
+    "R12 memory": memory.prove,
+}
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
 
 
@@ -25,10 +34,11 @@ def main() -> int:
     )
     parser.add_argument("--write", action="store_true", help="write the results under benchmarks/results")
     arguments = parser.parse_args()
-    if unknown := set(arguments.names) - set(PROOFS):
-        parser.error(f"there is no proof {', '.join(unknown)}: expected {', '.join(PROOFS)}")
+    known = [name.split()[1] for name in PROOFS]
+    if unknown := set(arguments.names) - set(known):
+        parser.error(f"there is no proof {', '.join(unknown)}: expected {', '.join(known)}")
     found = {}
-    for name in arguments.names or PROOFS:
+    for name in [name for name in PROOFS if name.split()[1] in (arguments.names or name)]:
         start = time.monotonic()
         with tempfile.TemporaryDirectory() as directory:
             found[name] = PROOFS[name](Path(directory))

@@ -117,7 +117,7 @@ def test_a_manifest_reaches_no_other_file(write, name):
     said = json.loads((path / "manifest.json").read_bytes())
     said["files"][name] = said["files"].pop("state.safetensors")
     del said["checksum"]
-    (path / "manifest.json").write_bytes(checkpoint._seal(said))
+    (path / "manifest.json").write_bytes(checkpoint.seal(said))
     with pytest.raises(CheckpointError, match="should list"):
         checkpoint.read(path)
 
@@ -141,7 +141,7 @@ def test_a_manifest_that_makes_no_sense_is_refused(write, change):
     said = json.loads((path / "manifest.json").read_bytes())
     change(said)
     del said["checksum"]
-    (path / "manifest.json").write_bytes(checkpoint._seal(said))
+    (path / "manifest.json").write_bytes(checkpoint.seal(said))
     with pytest.raises(CheckpointError, match=r"manifest\.json|model\.safetensors"):
         checkpoint.read(path)
 

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import fields
 
 import mlflow
 import pytest
@@ -16,11 +17,13 @@ import torch
 from click.testing import CliRunner
 
 from rlstack import Algorithm, Policy, checkpoint
-from rlstack.arguments import parse_assignments
 from rlstack.cli import main
+from rlstack.console import parse_assignments
 from rlstack.env import CartPole, DiscreteDummyEnv
+from rlstack.hparams import Hparams, RecurrentHparams
 from rlstack.names import merge
 from rlstack.recipes import RECIPES
+from rlstack.run_config import RunConfig
 from rlstack.session import Limits
 from rlstack.specs import Categorical
 from rlstack.trees import pack
@@ -116,7 +119,7 @@ def test_faults_of_environments_have_exit_codes(option, code, tracked, tmp_path)
 @pytest.mark.parametrize("text", ["90", "90s", "1.5m", "0.025h"])
 def test_durations(text, monkeypatch):
     limits = []
-    monkeypatch.setattr("rlstack.session.train", lambda *args, **kwargs: limits.append(args[2]))
+    monkeypatch.setattr("rlstack.session.train", lambda *args, **kwargs: limits.append(args[1]))
     assert CliRunner().invoke(main, ["train", "cartpole", "--max-time", text]).exit_code == 0
     assert limits[0].max_time == 90
 
@@ -333,7 +336,7 @@ class TestResume:
             (["--resume", "nowhere"], 2, "nowhere is not a run directory"),
             (["--resume", "auto"], 2, "there is no environment"),
             (["cartpole", "horizon=3", "--resume", "nowhere"], 2, "leave out horizon"),
-            (["horizon=3"], 2, "name the environment before it"),
+            (["horizon=3"], 2, "name the environment first"),
             ([], 2, "there is no environment: give module:Class, or one of cartpole"),
         ],
     )
@@ -381,6 +384,41 @@ class TestResume:
         faults = CliRunner().invoke(main, ["eval", str(out), "mas_pole=0.9"])
         assert faults.exit_code == 3
         assert "did you mean masspole" in faults.output
+
+
+class TestConfig:
+    @pytest.mark.parametrize("algorithm", ["feedforward", "recurrent"])
+    def test_prints_what_train_reads(self, algorithm, tmp_path):
+        result = CliRunner().invoke(main, ["config", "discrete-dummy", "--algorithm", algorithm])
+        assert result.exit_code == 0, result.output
+        (tmp_path / "x.yaml").write_text(result.output)
+        asked = RunConfig.read(tmp_path / "x.yaml")
+        assert asked.algorithm == algorithm
+        hparams_cls = {"feedforward": Hparams, "recurrent": RecurrentHparams}[algorithm]
+        names = {field.name for field in fields(hparams_cls)} - {"model"}
+        assert asked.algorithm_config.keys() == names
+        assert asked.algorithm_config["num_envs"] == 1024
+        assert asked.algorithm_config["gamma"] == hparams_cls().gamma
+        assert asked.algorithm_config["optimizer_cls"] is torch.optim.Adam
+        assert "  # Discount factor γ per environment step.\n  gamma: 0.95\n" in result.output
+
+    def test_a_name_that_isnt_one(self):
+        result = CliRunner().invoke(main, ["config", "cartpol"])
+        assert result.exit_code == 2
+        assert "did you mean cartpole?" in result.output
+
+
+def test_list(tracked, tmp_path):
+    assert CliRunner().invoke(main, ["train", "cartpole", *TINY, "--max-updates", "2"]).exit_code == 0
+    said = json.loads(CliRunner().invoke(main, ["list", "--json"]).output)
+    assert [entry["name"] for entry in said["environments"]] == list(RECIPES)
+    [run] = said["runs"]
+    assert (run["updates"], run["env_steps"]) == (2, 128)
+    [path] = (tmp_path / "runs" / run["name"] / "checkpoints").glob("ckpt-*")
+    (path / "manifest.json").write_text("{}")
+    shown = CliRunner().invoke(main, ["list"]).output
+    assert f"runs/{run['name']}" in shown
+    assert "its checksum is another one" in shown
 
 
 class TestBench:

@@ -13,7 +13,8 @@ ORDER = """
     policy_check env.base env.dummy env.classic env buffer ppo advantages device workers passes
     kernels.base kernels.mlp kernels.lstm kernels.outputs kernels.passes kernels collector learner
     holdings capture engine algorithm config checkpoint run_dir conditions tracking signals trainer
-    recipes names display session inspection speed arguments
+    recipes names run_config display session inspection listing speed
+    console
     cli __main__
 """.split()  # noqa: SIM905 (a list of 40 strings reads worse)
 

@@ -112,7 +112,7 @@ def write(
             "optimizer": optimizer,
             "state": packed,
         }
-        write_file(partial / _MANIFEST, _seal(manifest))
+        write_file(partial / _MANIFEST, seal(manifest))
         if final.exists() and not _is_sound(final):
             _remove(final)
         # One run comes to the same state after the same number of updates: what is there is as good.
@@ -167,6 +167,16 @@ def manifest(path: Path) -> dict[str, Any]:
     if not isinstance(info, dict) or any(type(info.get(key)) is not kind for key, kind in kinds.items()):
         raise CheckpointError(f"{file} is damaged: it should say {', '.join(kinds)}")
     return said
+
+
+def seal(manifest: Mapping[str, Any]) -> bytes:
+    """Return a manifest as JSON that begins with a checksum of itself."""
+    return stamp(json.dumps({"checksum": _NO_CHECKSUM, **manifest}, allow_nan=False).encode())
+
+
+def stamp(text: bytes) -> bytes:
+    """Return a manifest's text with its checksum in place of the first zeros."""
+    return text.replace(_NO_CHECKSUM.encode(), hashlib.sha256(text).hexdigest().encode(), 1)
 
 
 def numbered(directory: Path) -> list[Path]:
@@ -260,12 +270,6 @@ def _is_sound(path: Path) -> bool:
     except CheckpointError:
         return False
     return True
-
-
-def _seal(manifest: Mapping[str, Any]) -> bytes:
-    """Return a manifest as JSON that begins with the checksum of itself, zeros in the checksum's place."""
-    text = json.dumps({"checksum": _NO_CHECKSUM, **manifest}, allow_nan=False).encode()
-    return text.replace(_NO_CHECKSUM.encode(), hashlib.sha256(text).hexdigest().encode(), 1)
 
 
 def _hash(path: Path) -> str:

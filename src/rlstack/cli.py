@@ -4,18 +4,13 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
 
-from .arguments import interval, parse_assignments, seconds
+from .console import faults, interval, parse_assignments, seconds, show
 from .recipes import RECIPES
-
-USAGE, ENVIRONMENT, NON_FINITE, CHECKPOINT, INTERRUPTED = 2, 3, 4, 5, 130
-"""Exit codes: what the user wrote, the environment did, training did; no sound checkpoint; Ctrl-C."""
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -34,6 +29,15 @@ def main() -> None:
 )
 @click.argument("env", metavar="[ENV]", required=False)
 @click.argument("hyperparameters", metavar="[KEY=VALUE]...", nargs=-1)
+@click.option(
+    "-f",
+    "--file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="YAML or JSON with the keys env, algorithm, algorithm_config, stop_conditions and trainer.",
+)
+@click.option(
+    "--algorithm", type=click.Choice(["feedforward", "recurrent"]), help="Kind of policy. [feedforward]"
+)
 @click.option("--max-updates", type=click.IntRange(min=1), help="Stop after so many policy updates.")
 @click.option("--max-env-steps", type=click.IntRange(min=1), help="Stop after so many environment steps.")
 @click.option(
@@ -54,9 +58,7 @@ def main() -> None:
     "--checkpoint-every",
     type=interval,
     metavar="N|TIME",
-    default="5m",
-    show_default=True,
-    help="Write a checkpoint after every N updates, or every TIME: 90s, 10m, 2h.",
+    help="Write a checkpoint after every N updates, or every TIME: 90s, 10m, 2h. [5m]",
 )
 @click.option(
     "--tracking",
@@ -66,13 +68,15 @@ def main() -> None:
 def train(
     env: str | None,
     hyperparameters: tuple[str, ...],
+    file: Path | None,
+    algorithm: str | None,
     max_updates: int | None,
     max_env_steps: int | None,
     max_time: float | None,
     seed: int | None,
     run_dir: Path | None,
     resume: str | None,
-    checkpoint_every: dict[str, Any],
+    checkpoint_every: dict[str, Any] | None,
     tracking: str | None,
 ) -> None:
     """Train a policy on ENV and save it.
@@ -84,31 +88,31 @@ def train(
     # What MLflow says while it makes its database would tear the display apart.
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
     logging.getLogger("alembic").setLevel(logging.WARNING)
-    with _faults():
+    with faults():
         from rich.console import Console
 
+        from .run_config import RunConfig
         from .session import Limits, train
 
         if env is not None and "=" in env:
-            raise click.UsageError(
-                f"{env} comes first, where ENV is expected: name the environment before it"
-            )
+            if file is None and resume is None:
+                raise click.UsageError(f"{env} is where ENV is expected: name the environment first")
+            hyperparameters, env = (env, *hyperparameters), None
+        asked = RunConfig() if file is None else RunConfig.read(file)
         values = parse_assignments(hyperparameters)
         if seed is not None:
             values["seed"] = seed
-        limits = Limits(max_updates=max_updates, max_env_steps=max_env_steps, max_time=max_time)
         if tracking not in (None, "off"):
             os.environ["MLFLOW_TRACKING_URI"] = tracking
-        signum = train(
-            env,
-            values,
-            limits,
-            run_dir=run_dir,
-            resume=resume,
+        asked = asked.with_changes(
+            env=env,
+            algorithm=algorithm,
+            algorithm_config=values,
             checkpoint_config=checkpoint_every,
-            track=tracking != "off",
-            console=Console(),
+            track=False if tracking == "off" else None,
         )
+        limits = Limits(max_updates=max_updates, max_env_steps=max_env_steps, max_time=max_time)
+        signum = train(asked, limits, run_dir=run_dir, resume=resume, console=Console())
     if signum is not None:
         sys.exit(128 + signum)
 
@@ -142,14 +146,14 @@ def evaluate(
     CKPT is a checkpoint, or a run: of that the best one is taken. KEY is an option of the environment that is
     to differ from the run's.
     """
-    with _faults():
+    with faults():
         from .inspection import evaluate
 
         config = parse_assignments(options)
         result = evaluate(
             checkpoint, env_config=config, num_envs=num_envs, steps=steps, seed=seed, device=device
         )
-    _show(result, as_json=as_json)
+    show(result, as_json=as_json)
 
 
 @main.command(
@@ -164,11 +168,54 @@ def inspect(checkpoint: Path, as_json: bool) -> None:
 
     CKPT is a checkpoint, or a run: of that the best one is taken.
     """
-    with _faults():
+    with faults():
         from .inspection import inspect
 
         result = inspect(checkpoint)
-    _show(result, as_json=as_json)
+    show(result, as_json=as_json)
+
+
+@main.command(
+    short_help="Print a commented configuration file.",
+    epilog="Example:\n\n  rlstack config cartpole > config.yaml && rlstack train -f config.yaml",
+)
+@click.argument("env", metavar="ENV")
+@click.option(
+    "--algorithm", type=click.Choice(["feedforward", "recurrent"]), default="feedforward", show_default=True
+)
+def config(env: str, algorithm: str) -> None:
+    """Print a configuration of ENV with every default and what it means."""
+    with faults():
+        from .listing import default_config
+
+        text = default_config(env, algorithm)
+    click.echo(text, nl=False)
+
+
+@main.command(name="list", short_help="List the built-in environments, and the runs there are.")
+@click.option(
+    "--runs",
+    "directory",
+    type=click.Path(file_okay=False, path_type=Path),
+    default="runs",
+    show_default=True,
+    help="Where to look for runs.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
+def list_(directory: Path, as_json: bool) -> None:
+    """List the built-in environments, and the runs there are."""
+    with faults():
+        from .listing import environments, runs
+
+        found = {"environments": environments(), "runs": runs(directory)}
+    if as_json:
+        click.echo(json.dumps(found))
+        return
+    for entry in found["environments"]:
+        click.echo(f"{entry['name']:<18} {entry['solved']}")
+    for entry in found["runs"]:
+        said = entry.get("fault") or f"{entry['updates']} updates, returns/mean {entry.get('returns/mean')}"
+        click.echo(f"{directory / entry['name']}  {said}")
 
 
 @main.command(
@@ -194,7 +241,7 @@ def bench(env: str, hyperparameters: tuple[str, ...], duration: float, as_json: 
 
     ENV and KEY are those of `rlstack train`. Nothing is tracked and nothing is kept.
     """
-    with _faults():
+    with faults():
         from .names import resolve
         from .speed import measure_speed
 
@@ -212,55 +259,3 @@ def bench(env: str, hyperparameters: tuple[str, ...], duration: float, as_json: 
     click.echo(f"  {'engine':<12} {speed.engine}, {speed.start_up:.1f} s to start up")
     click.echo(f"  {'memory':<12} {speed.memory / 2**20:,.0f} MiB at the peak")
     click.echo(speed.bottleneck)
-
-
-def _show(result: dict[str, Any], *, as_json: bool) -> None:
-    """Print what a command found, as JSON or as lines of dotted names and values."""
-    if as_json:
-        click.echo(json.dumps(result))
-        return
-    flat = _flatten(result)
-    width = max(map(len, flat))
-    for name, value in flat.items():
-        click.echo(
-            f"{name:<{width}}  {value:.6g}" if isinstance(value, float) else f"{name:<{width}}  {value}"
-        )
-
-
-def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        nested = isinstance(value, dict) and value
-        flat |= _flatten(value, f"{prefix}{name}.") if nested else {prefix + name: value}
-    return flat
-
-
-@contextmanager
-def _faults() -> Iterator[None]:
-    """Say in a sentence what went wrong, and exit with its code."""
-    from .checkpoint import CheckpointError
-    from .data import NonFiniteError
-    from .env.base import EnvError
-    from .hparams import HparamsError
-    from .policy_file import PolicyFileError
-    from .run_dir import RunDirError
-
-    try:
-        yield
-    except (CheckpointError, PolicyFileError) as error:
-        _fail(str(error), CHECKPOINT)
-    except (HparamsError, RunDirError, click.UsageError) as error:
-        _fail(str(error), USAGE)
-    except EnvError as error:
-        _fail(str(error), ENVIRONMENT)
-    except NonFiniteError as error:
-        _fail(str(error), NON_FINITE)
-    except OSError as error:
-        _fail(f"the directory can't be used: {error}", USAGE)
-    except KeyboardInterrupt:
-        _fail("interrupted", INTERRUPTED)
-
-
-def _fail(message: str, code: int) -> None:
-    click.echo(f"rlstack: {message}", err=True)
-    sys.exit(code)

@@ -26,7 +26,8 @@ _CLASSES: dict[str, type] = {
     "optimizer_cls": torch.optim.Optimizer,
 }
 """What the classes that a file may name must be derived from."""
-_MOST_NODES = 100_000
+_LONGEST, _MOST_VALUES, _DEEPEST = 2**20, 10_000, 30
+"""Characters and values of a file, and levels of these."""
 
 
 class ConfigError(HparamsError):
@@ -99,12 +100,7 @@ def parse(text: str, name: str) -> dict[str, Any]:
         if text.lstrip().startswith("{"):
             with suppress(json.JSONDecodeError):
                 return dict(json.loads(text, object_pairs_hook=_object))
-        # Aliases could make a short text a huge value.
-        for count, event in enumerate(yaml.parse(text, Loader=_Loader)):
-            if isinstance(event, yaml.AliasEvent) or count > _MOST_NODES:
-                what = "an alias" if isinstance(event, yaml.AliasEvent) else "more than any run has"
-                line = event.start_mark.line + 1 if event.start_mark else 0
-                raise ConfigError(f"{name}: there is {what} in line {line}")
+        _check_size(text, name)
         values = yaml.load(text, Loader=_Loader)
     except ConfigError as error:
         raise ConfigError(f"{name}: {error}" if name not in str(error) else str(error)) from None
@@ -115,6 +111,20 @@ def parse(text: str, name: str) -> dict[str, Any]:
             f"{name} holds a {type(values).__name__}, expected names with values, like `env: cartpole`"
         )
     return values
+
+
+def _check_size(text: str, name: str) -> None:
+    """Refuse what would take long to read: aliases make a short text a huge value, and depth is slow."""
+    if len(text) > _LONGEST:
+        raise ConfigError(f"{name}: there is more than any run has, {len(text)} characters")
+    depth = 0
+    for count, event in enumerate(yaml.parse(text, Loader=_Loader)):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        line = event.start_mark.line + 1 if event.start_mark else 0
+        if isinstance(event, yaml.AliasEvent):
+            raise ConfigError(f"{name}: there is an alias in line {line}")
+        if count > _MOST_VALUES or depth > _DEEPEST:
+            raise ConfigError(f"{name}: there is more than any run has, from line {line} on")
 
 
 def dump(values: Mapping[str, Any]) -> str:
@@ -158,7 +168,7 @@ def find_classes(algorithm_config: Mapping[str, Any]) -> dict[str, Any]:
         ConfigError: If there is no such class.
     """
     return {
-        key: find_class(value, key) if key in _CLASSES and value is not None else value
+        key: find_class(value, key) if key in _CLASSES and not isinstance(value, type | None) else value
         for key, value in algorithm_config.items()
     }
 

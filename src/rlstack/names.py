@@ -8,7 +8,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from .config import find_class
+from .config import find_class, find_classes
 from .env.base import EnvFactory
 from .hparams import HparamsError, did_you_mean
 from .recipes import RECIPES
@@ -21,18 +21,19 @@ def resolve(name: str, hyperparameters: Mapping[str, Any]) -> tuple[EnvFactory, 
         HparamsError: If there is no such environment.
     """
     recipe = RECIPES.get(name)
+    hyperparameters = find_classes(hyperparameters)
     if recipe is None:
-        return _import_env(name), dict(hyperparameters)
+        return _import_env(name), hyperparameters
     return recipe.env_cls(), merge(recipe.hyperparameters, hyperparameters)
 
 
 def _import_env(name: str) -> EnvFactory:
     """Return the class that `module:Class` names, found from the working directory too."""
-    if ":" not in name:
+    if ":" not in name and "." not in name:
         raise HparamsError(
             f"{name} is not a built-in environment{did_you_mean(name, RECIPES)}, or module:Class"
         )
-    if not re.fullmatch(r"\w+(\.\w+)*:\w+", name):
+    if not re.fullmatch(r"\w+(\.\w+)*[:.]\w+", name):
         raise HparamsError(f"{name} is not of the form module:Class, like my_package.my_module:MyEnv")
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
@@ -40,7 +41,7 @@ def _import_env(name: str) -> EnvFactory:
 
 
 def _stem(name: str) -> str:
-    return name.rpartition(":")[2]
+    return name.replace(":", ".").rpartition(".")[2]
 
 
 def make_run_dir(name: str) -> Path:

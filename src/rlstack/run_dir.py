@@ -109,7 +109,7 @@ class RunDir:
             "env": algorithm.env_cls,
             "algorithm": next(name for name, kind in ALGORITHMS.items() if isinstance(algorithm, kind)),
             "algorithm_config": describe(algorithm),
-            "checkpoint_config": vars(options),
+            "trainer": {"checkpoint_config": vars(options)},
         }
         write_file(path / _CONFIG, dump(config).encode())
         return run_dir
@@ -194,10 +194,9 @@ def read_config(path: Path) -> dict[str, Any]:
     if not file.is_file():
         raise RunDirError(f"{path} is not a run directory: there is no {_CONFIG} in it")
     said = parse(file.read_text(encoding="utf-8", errors="replace"), str(file))
-    kinds = {"env": str, "algorithm": str, "algorithm_config": dict, "checkpoint_config": dict}
-    for key, kind in kinds.items():
+    for key, kind in {"env": str, "algorithm": str, "algorithm_config": dict, "trainer": dict}.items():
         if not isinstance(said.get(key), kind):
-            raise ConfigError(f"{file}: {key} is {said.get(key)!r}, expected a {kind.__name__}")
+            raise ConfigError(f"{file}: {key} is {said.get(key)!r:.60}, expected a {kind.__name__}")
     if said["algorithm"] not in ALGORITHMS:
         raise ConfigError(f"{file}: algorithm is {said['algorithm']}, expected {' or '.join(ALGORITHMS)}")
     return said

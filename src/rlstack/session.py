@@ -1,11 +1,10 @@
 """One `rlstack train`: from an environment's name to files in a run directory."""
 
 import time
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, final
+from typing import final
 
 from rich.console import Console
 
@@ -16,6 +15,8 @@ from .display import make_display, plot_learning_curve
 from .hparams import HparamsError
 from .names import make_run_dir, resolve, runs_of
 from .recipes import RECIPES, Recipe
+from .run_config import RunConfig
+from .run_dir import ALGORITHMS
 from .trainer import Trainer
 
 _STEPS = "algorithm/steps"
@@ -89,45 +90,35 @@ class Solved(Condition):
 
 
 def train(
-    name: str | None,
-    hyperparameters: Mapping[str, Any],
-    limits: Limits,
-    *,
-    run_dir: Path | None,
-    resume: str | None,
-    checkpoint_config: Mapping[str, Any],
-    track: bool,
-    console: Console,
+    asked: RunConfig, limits: Limits, *, run_dir: Path | None, resume: str | None, console: Console
 ) -> int | None:
     """Train on an environment until it is solved or a limit is reached, and leave the run on disk.
 
     Args:
-        name: A built-in name, or `module:Class`; may be None if a run is resumed.
-        hyperparameters: Of the algorithm; they go before the recipe's.
+        asked: What to train, and how; a resumed run keeps its hyperparameters and checkpoint options.
         limits: When to stop at the latest.
         run_dir: Where to; None makes a new directory under `runs`.
         resume: The directory of the run to go on with, or `auto`; None begins a new one.
-        checkpoint_config: When to write checkpoints; a resumed run keeps its own.
-        track: Whether to track with MLflow.
         console: Where to say what happens.
 
     Returns:
         The signal that ended it, None if none did.
 
     Raises:
-        HparamsError: If the name or a hyperparameter can't be.
+        HparamsError: If the environment's name or a hyperparameter can't be.
         RunDirError, CheckpointError: If the run can't be resumed.
         EnvError, NonFiniteError: As training raises them.
     """
-    directory = None if resume is None else _directory_of(name, hyperparameters, run_dir, resume)
+    name, options = asked.env, asked.trainer
+    directory = None if resume is None else _directory_of(asked, run_dir, resume)
     if directory is None:
-        trainer, directory = _begin(name, hyperparameters, run_dir, checkpoint_config, track=track)
+        trainer, directory = _begin(asked, run_dir)
     else:
         env_cls = None if name is None else resolve(name, {})[0]
-        trainer = Trainer.resume(directory, env_cls=env_cls, track=track)
+        trainer = Trainer.resume(directory, env_cls=env_cls, track=options.track)
         steps = trainer.steps
         _say(console, f"Going on with {directory} after {steps} updates, with its hyperparameters.")
-    recipe = _recipe_of(name, trainer)
+    recipe = _recipe_of(name, trainer) if asked.stop_conditions is None else None
     name = name or directory.name
     env_config = {**(trainer.algorithm.hparams.env_config or {})}
     if recipe is not None:
@@ -135,13 +126,18 @@ def train(
         env_config = {key: value for key, value in env_config.items() if own.get(key) != value}
         _say(console, f"Training {name} until {recipe.goal}.")
     solved = Solved(recipe, trainer, env_config) if recipe else None
-    conditions = [*limits.conditions(), *([solved] if solved else [])]
+    conditions = [*limits.conditions(), *(asked.stop_conditions or []), *([solved] if solved else [])]
     policy_path = directory / "policy.safetensors"
     history: list[Stats] = []
     start = time.monotonic()
     try:
         with make_display(console, name) as display:
-            for stats in trainer.updates(stop_conditions=conditions):
+            for stats in trainer.updates(
+                env_config=options.env_config,
+                eval_env_config=options.eval_env_config,
+                steps_per_eval=options.steps_per_eval,
+                stop_conditions=conditions,
+            ):
                 history.append(stats)
                 if len(history) > _LONGEST_HISTORY:
                     del history[1::2]
@@ -162,26 +158,20 @@ def train(
     return trainer.interrupted
 
 
-def _begin(
-    name: str | None,
-    hyperparameters: Mapping[str, Any],
-    run_dir: Path | None,
-    checkpoint_config: Mapping[str, Any],
-    *,
-    track: bool,
-) -> tuple[Trainer, Path]:
+def _begin(asked: RunConfig, run_dir: Path | None) -> tuple[Trainer, Path]:
     """Return a trainer, and the directory of its new run."""
-    if name is None:
+    if asked.env is None:
         raise HparamsError(f"there is no environment: give module:Class, or one of {', '.join(RECIPES)}")
-    env_cls, algorithm_config = resolve(name, hyperparameters)
-    directory = make_run_dir(name) if run_dir is None else run_dir
+    env_cls, algorithm_config = resolve(asked.env, asked.algorithm_config)
+    directory = make_run_dir(asked.env) if run_dir is None else run_dir
     try:
         trainer = Trainer(
             env_cls,
+            algorithm_cls=ALGORITHMS[asked.algorithm],
             algorithm_config=algorithm_config,
             run_dir=directory,
-            checkpoint_config=checkpoint_config,
-            track=track,
+            checkpoint_config=asked.trainer.checkpoint_config,
+            track=asked.trainer.track,
         )
     except BaseException:
         # What can't be trained leaves nothing on disk.
@@ -192,16 +182,14 @@ def _begin(
     return trainer, directory
 
 
-def _directory_of(
-    name: str | None, hyperparameters: Mapping[str, Any], run_dir: Path | None, resume: str
-) -> Path | None:
+def _directory_of(asked: RunConfig, run_dir: Path | None, resume: str) -> Path | None:
     """Return the directory of the run to go on with; None if `auto` finds none."""
     if resume != "auto":
-        if hyperparameters:
-            given = ", ".join(hyperparameters)
+        if asked.algorithm_config:
+            given = ", ".join(asked.algorithm_config)
             raise HparamsError(f"a resumed run keeps its hyperparameters: leave out {given}")
         return Path(resume)
-    runs = runs_of(name) if name and run_dir is None else []
+    runs = runs_of(asked.env) if asked.env and run_dir is None else []
     directory = runs[-1] if runs else run_dir
     return directory if directory is not None and numbered(directory / "checkpoints") else None
 

@@ -119,7 +119,7 @@ class Trainer:
             stop_conditions=stop_conditions,
             track=track,
         )
-        trainer.run_dir = RunDir(Path(run_dir), CheckpointConfig.parse(said["checkpoint_config"]))
+        trainer.run_dir = RunDir(Path(run_dir), CheckpointConfig.parse(said["trainer"]["checkpoint_config"]))
         try:
             trainer._take_over(checkpoint.read_latest(trainer.run_dir.checkpoints))
         except BaseException:

@@ -1,0 +1,116 @@
+"""Texts in and out of the command line: arguments, results, and faults with their exit codes."""
+
+import ast
+import json
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+
+USAGE, ENVIRONMENT, NON_FINITE, CHECKPOINT, INTERRUPTED = 2, 3, 4, 5, 130
+"""Exit codes: what the user wrote, the environment did, training did; no sound checkpoint; Ctrl-C."""
+
+_MOST_LINES = 3
+"""Of an error: the first ones say enough."""
+
+
+def seconds(text: str) -> float:
+    """Return the seconds that a text like 90, 90s, 10m or 2h means."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
+    if match is None:
+        raise click.BadParameter(f"{text!r} is not a time: use seconds, or 90s, 10m, 2h")
+    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
+
+
+def interval(text: str) -> dict[str, Any]:
+    """Return the options of `CheckpointConfig` that a number of updates, or a time with its unit, means."""
+    if re.fullmatch(r"[1-9]\d*", text):
+        return {"every_updates": int(text), "every_seconds": None}
+    return {"every_seconds": seconds(text)}
+
+
+def parse_assignments(assignments: tuple[str, ...]) -> dict[str, Any]:
+    """Return `key=value` texts as nested options; values are JSON or Python literals, else text.
+
+    Raises:
+        click.UsageError: If a text is no assignment, or a key is given twice.
+    """
+    values: dict[str, Any] = {}
+    for assignment in assignments:
+        key, separator, text = assignment.partition("=")
+        *path, last = key.split(".")
+        if not separator or not all((*path, last)):
+            raise click.UsageError(f"{assignment!r} is not of the form key=value")
+        options = values
+        for part in path:
+            options = options.setdefault(part, {})
+            if not isinstance(options, dict):
+                raise click.UsageError(f"{key} is given both as a value and as options")
+        if last in options:
+            raise click.UsageError(f"{key} is given twice")
+        options[last] = _parse_value(text)
+    return values
+
+
+def _parse_value(text: str) -> Any:
+    for parse in (json.loads, ast.literal_eval):
+        try:
+            return parse(text)
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+            continue
+    return text
+
+
+def show(result: dict[str, Any], *, as_json: bool) -> None:
+    """Print what a command found, as JSON or as lines of dotted names and values."""
+    if as_json:
+        click.echo(json.dumps(result))
+        return
+    flat = _flatten(result)
+    width = max(map(len, flat))
+    for name, value in flat.items():
+        click.echo(
+            f"{name:<{width}}  {value:.6g}" if isinstance(value, float) else f"{name:<{width}}  {value}"
+        )
+
+
+def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        nested = isinstance(value, dict) and value
+        flat |= _flatten(value, f"{prefix}{name}.") if nested else {prefix + name: value}
+    return flat
+
+
+@contextmanager
+def faults() -> Iterator[None]:
+    """Say in a sentence what went wrong, and exit with its code."""
+    from .checkpoint import CheckpointError
+    from .data import NonFiniteError
+    from .env.base import EnvError
+    from .hparams import HparamsError
+    from .policy_file import PolicyFileError
+    from .run_dir import RunDirError
+
+    try:
+        yield
+    except (CheckpointError, PolicyFileError) as error:
+        _fail(str(error), CHECKPOINT)
+    except (HparamsError, RunDirError, click.UsageError) as error:
+        _fail(str(error), USAGE)
+    except EnvError as error:
+        _fail(str(error), ENVIRONMENT)
+    except NonFiniteError as error:
+        _fail(str(error), NON_FINITE)
+    except OSError as error:
+        _fail(f"the directory can't be used: {error}", USAGE)
+    except KeyboardInterrupt:
+        _fail("interrupted", INTERRUPTED)
+
+
+def _fail(message: str, code: int) -> None:
+    click.echo("\n".join(f"rlstack: {message}".splitlines()[:_MOST_LINES]), err=True)
+    sys.exit(code)
