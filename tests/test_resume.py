@@ -1,6 +1,7 @@
 """What is stopped and resumed ends with the same bits as what never stopped."""
 
 import itertools
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from rlstack.trees import pack
 
 from .helpers import update
 
+DATA = Path(__file__).parent / "data"
 BASE = {"num_envs": 8, "horizon": 8, "seed": 1, "device": "cpu"}
 INFO = {"collects": 0, "updates": 0, "env_steps": 0, "stats": {}}
 
@@ -205,6 +207,33 @@ def test_half_an_update_is_not_kept():
     algorithm.collect()
     with pytest.raises(RuntimeError, match="call step"):
         algorithm.state_dict()
+
+
+OLD = {
+    "feedforward": (
+        Algorithm,
+        CartPole,
+        {
+            **BASE,
+            "model_config": {"hiddens": [4]},
+            "normalize_observations": True,
+            "horizons_per_env_reset": 4,
+        },
+    ),
+    "recurrent": (RecurrentAlgorithm, Pendulum, {**BASE, "model_config": {"hidden_size": 4}}),
+}
+
+
+@pytest.mark.parametrize("name", OLD)
+@pytest.mark.parametrize("release", sorted(DATA.glob("checkpoints-*")), ids=lambda path: path.name)
+def test_checkpoints_of_every_release_load(release, name):
+    cls, env_cls, options = OLD[name]
+    algorithm = cls(env_cls, **options)
+    restore(algorithm, checkpoint.read_latest(release / name))
+    assert algorithm.env_steps == 128
+    assert algorithm.learner.updates == 2
+    assert algorithm.advantages.return_moments.count == 128
+    assert update(algorithm)["env/resets"] == (0 if options.get("horizons_per_env_reset") else 8)
 
 
 OPTIONS = {"algorithm_config": {**BASE, "model_config": {"hiddens": [8]}}}
