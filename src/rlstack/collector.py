@@ -82,8 +82,8 @@ class Collector:
             EnvError: If the environment can't say its state.
         """
         return {
-            "obs": _leaves(self.buffer.obs[-1]),
-            "recurrent": self._state if self._state is None else _leaves(self._state),
+            "obs": self.buffer.obs[-1],
+            "recurrent": self._state,
             "sequences": self._sequences,
             "horizons_since_reset": self._horizons_since_reset,
             "env_config": self.env_config,
@@ -211,13 +211,8 @@ class Collector:
         )
 
 
-def _leaves(batch: Batch) -> Tensor | dict[str, Any]:
-    """Return a TensorDict as a dictionary."""
-    return batch if isinstance(batch, Tensor) else batch.to_dict()
-
-
 def _copy(source: Any, target: Batch) -> None:
-    """Copy what `_leaves` returned to where it was."""
+    """Copy a tensor, or a dictionary or TensorDict of them, leaf by leaf."""
     if isinstance(target, Tensor):
         target.copy_(source)
     else:

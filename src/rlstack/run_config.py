@@ -1,14 +1,16 @@
 """What is asked for when a run begins: environment, algorithm, when to stop, what to keep.
 
-env: cartpole                  # a built-in name, or module:Class
-algorithm: feedforward         # or recurrent
-algorithm_config:              # fields of Hparams, or RecurrentHparams
-horizon: 64
-stop_conditions:               # classes of rlstack.conditions, with their arguments
-- HitsUpperBound: {key: returns/mean, bound: 60}
-trainer:
-checkpoint_config: {every_updates: 50}
-steps_per_eval: 10
+    env: cartpole                  # a built-in name, or module:Class
+    algorithm: feedforward         # or recurrent
+    algorithm_config:              # fields of Hparams, or RecurrentHparams
+      horizon: 64
+    stop_conditions:               # classes of rlstack.conditions, with their arguments
+      - HitsUpperBound: {key: returns/mean, bound: 60}
+    trainer:                       # fields of TrainerConfig
+      checkpoint_config: {every_updates: 50}
+      steps_per_eval: 10
+
+Every key may be left out.
 """
 
 import inspect
@@ -32,8 +34,6 @@ _CONDITIONS = {
     for name, cls in vars(conditions).items()
     if isinstance(cls, type) and issubclass(cls, Condition) and not inspect.isabstract(cls) and name[0] != "_"
 }
-_MOST_ERRORS = 3
-"""Lines of an error: the first ones say enough."""
 
 
 @checked_dataclass(frozen=True, kw_only=True, config=ConfigDict(strict=True))
@@ -71,8 +71,8 @@ class RunConfig:
         """Return what a file asks for.
 
         Raises:
-            ConfigError: If there is something wrong with it: at most three lines, with file and key, what was
-                got and what was expected.
+            ConfigError: If there is something wrong with it, a line each: file and key, what was got and what
+                was expected.
         """
         try:
             text = path.read_text(encoding="utf-8")
@@ -82,8 +82,7 @@ class RunConfig:
         try:
             return cls.parse(values)
         except HparamsError as error:
-            lines = str(error).splitlines()[:_MOST_ERRORS]
-            raise ConfigError("\n".join(f"{path}: {line}" for line in lines)) from None
+            raise ConfigError("\n".join(f"{path}: {line}" for line in str(error).splitlines())) from None
 
     @classmethod
     def parse(cls, values: Mapping[str, Any]) -> Self:

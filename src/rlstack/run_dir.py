@@ -1,8 +1,10 @@
 """A run as a directory: its configuration and its checkpoints.
 
-runs/cartpole-20260101-1/
-  config.yaml      every value that was used
-  checkpoints/     as `rlstack.checkpoint` tells
+    runs/cartpole-20260101-1/
+      config.yaml      every value that was used
+      checkpoints/     as `rlstack.checkpoint` tells
+
+A lock in it keeps a second trainer out.
 """
 
 import copy

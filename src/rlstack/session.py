@@ -118,14 +118,10 @@ def train(
         trainer = Trainer.resume(directory, env_cls=env_cls, track=options.track)
         steps = trainer.steps
         _say(console, f"Going on with {directory} after {steps} updates, with its hyperparameters.")
-    recipe = _recipe_of(name, trainer) if asked.stop_conditions is None else None
+    solved = _goal(name, trainer) if asked.stop_conditions is None else None
     name = name or directory.name
-    env_config = {**(trainer.algorithm.hparams.env_config or {})}
-    if recipe is not None:
-        own = recipe.hyperparameters.get("env_config", {})
-        env_config = {key: value for key, value in env_config.items() if own.get(key) != value}
-        _say(console, f"Training {name} until {recipe.goal}.")
-    solved = Solved(recipe, trainer, env_config) if recipe else None
+    if solved is not None:
+        _say(console, f"Training {name} until {solved.recipe.goal}.")
     conditions = [*limits.conditions(), *(asked.stop_conditions or []), *([solved] if solved else [])]
     policy_path = directory / "policy.safetensors"
     history: list[Stats] = []
@@ -194,12 +190,18 @@ def _directory_of(asked: RunConfig, run_dir: Path | None, resume: str) -> Path |
     return directory if directory is not None and numbered(directory / "checkpoints") else None
 
 
-def _recipe_of(name: str | None, trainer: Trainer) -> Recipe | None:
-    """Return the recipe of a built-in name, or of a resumed run's environment."""
+def _goal(name: str | None, trainer: Trainer) -> Solved | None:
+    """Return what the recipe of a built-in name, or of a resumed run's environment, calls solved."""
+    algorithm = trainer.algorithm
     if name is not None:
-        return RECIPES.get(name)
-    env_cls = trainer.algorithm.env_cls
-    return next((recipe for recipe in RECIPES.values() if recipe.env_cls() is env_cls), None)
+        recipe = RECIPES.get(name)
+    else:
+        recipe = next((each for each in RECIPES.values() if each.env_cls() is algorithm.env_cls), None)
+    if recipe is None:
+        return None
+    own = recipe.hyperparameters.get("env_config", {})
+    env_config = algorithm.hparams.env_config or {}
+    return Solved(recipe, trainer, {key: value for key, value in env_config.items() if own.get(key) != value})
 
 
 def _say(console: Console, text: str) -> None:

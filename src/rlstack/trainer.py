@@ -63,9 +63,7 @@ class Trainer:
         checkpoint_config: Config | None = None,
         track: bool = True,
     ) -> None:
-        if not isinstance(algorithm_cls, type) or not issubclass(
-            algorithm_cls, Algorithm | RecurrentAlgorithm
-        ):
+        if algorithm_cls not in ALGORITHMS.values():
             raise TypeError(f"algorithm_cls is {algorithm_cls!r}, expected Algorithm or RecurrentAlgorithm")
         if algorithm_config is not None and not isinstance(algorithm_config, Mapping):
             raise TypeError(f"algorithm_config is {algorithm_config!r}, expected hyperparameters by name")
@@ -73,9 +71,8 @@ class Trainer:
         self.algorithm = algorithm_cls(env_cls, **(algorithm_config or {}))
         self.collects, self.steps = 0, 0
         """How many horizons have been collected, and how often the policy has been updated."""
-        self.interrupted = None
+        self.interrupted, self._resumed = None, False
         self._last: Stats = {}
-        self._resumed = False
         if checkpoint_config is not None and run_dir is None:
             raise ValueError("checkpoint_config needs a run_dir to keep checkpoints in")
         options = CheckpointConfig.parse(checkpoint_config or {})
@@ -176,8 +173,7 @@ class Trainer:
             The statistics of both, the memory in use and the totals so far.
         """
         stats = self._update(env_config)
-        self.tracker.log(stats)
-        self._save_if(self.run_dir is not None and self.run_dir.is_due(self.steps))
+        self._record(stats)
         return stats
 
     def close(self) -> None:
@@ -250,20 +246,18 @@ class Trainer:
                     if steps_per_eval is not None and self.steps % steps_per_eval == 0:
                         evaluation = self.eval(env_config=eval_env_config)
                         stats |= {f"eval/{key}": value for key, value in evaluation.items()}
-                    self._last = stats
-                    self.tracker.log(stats)
-                    self._save_if(self.run_dir is not None and self.run_dir.is_due(self.steps))
+                    self._record(stats)
                     done = stop(stats)
                     yield stats
                 self.interrupted = interrupt.signum
                 status = "FINISHED" if self.interrupted is None else "KILLED"
-                self._save_if(True)
+                self._try_to_save()
             except KeyboardInterrupt:
                 # Raised by what runs inside the loop, or by a second signal: the update at hand is given up.
                 self.interrupted, status = interrupt.signum or signal.SIGINT, "KILLED"
             except GeneratorExit:
                 status = "FINISHED"
-                self._save_if(True)
+                self._try_to_save()
                 raise
             finally:
                 # One more Ctrl-C gives up waiting for MLflow.
@@ -290,9 +284,15 @@ class Trainer:
         self._last = dict(said.info["stats"])
         self._resumed = self.steps > 0
 
-    def _save_if(self, due: bool) -> None:
-        """Write a checkpoint if one is due and isn't there; if that can't be, training goes on."""
-        if self.run_dir is not None and due and self.steps != self.run_dir.saved:
+    def _record(self, stats: Stats) -> None:
+        """Track the statistics of an update, and write a checkpoint if one is due."""
+        self.tracker.log(stats)
+        if self.run_dir is not None and self.run_dir.is_due(self.steps):
+            self._try_to_save()
+
+    def _try_to_save(self) -> None:
+        """Write a checkpoint if it isn't there; if that can't be, training goes on."""
+        if self.run_dir is not None and self.steps != self.run_dir.saved:
             try:
                 self.save()
             except (OSError, TypeError) as error:
