@@ -11,12 +11,14 @@ import time
 from datetime import date
 from pathlib import Path
 
-from . import configs, damage, disk, hostile, kills, memory, seeds, signals
+from . import configs, damage, disk, envs, hostile, kills, memory, outages, seeds, signals
 
 PROOFS = {
     "R1 kills": kills.prove,
     "R3 damage": damage.prove,
     "R4 configs": configs.prove,
+    "R5 R6 envs": envs.prove,
+    "R7 outages": outages.prove,
     "R8 disk": disk.prove,
     "R9 signals": signals.prove,
     "R10 hostile": hostile.prove,
@@ -34,11 +36,11 @@ def main() -> int:
     )
     parser.add_argument("--write", action="store_true", help="write the results under benchmarks/results")
     arguments = parser.parse_args()
-    known = [name.split()[1] for name in PROOFS]
+    known = [name.split()[-1] for name in PROOFS]
     if unknown := set(arguments.names) - set(known):
         parser.error(f"there is no proof {', '.join(unknown)}: expected {', '.join(known)}")
     found = {}
-    for name in [name for name in PROOFS if name.split()[1] in (arguments.names or name)]:
+    for name in [name for name in PROOFS if name.split()[-1] in (arguments.names or name)]:
         start = time.monotonic()
         with tempfile.TemporaryDirectory() as directory:
             found[name] = PROOFS[name](Path(directory))

@@ -17,9 +17,11 @@ from rlstack.checkpoint import CheckpointError
 from rlstack.env import CartPole
 from rlstack.hparams import HparamsError
 from rlstack.inspection import inspect
+from rlstack.journal import JOURNAL, Journal, read_rows
 from rlstack.policy_file import PolicyFileError
 from rlstack.run_config import RunConfig
-from rlstack.run_dir import RunDirError
+from rlstack.run_options import RunDirError
+from rlstack.tracked_run import TrackingError, read_tracked_run
 
 _LONGEST = 5
 """Seconds that reading any of them may take."""
@@ -49,17 +51,17 @@ def prove(directory: Path) -> dict[str, Any]:
     algorithm.collect()
     algorithm.step()
     canary, faults, number = directory / "canary", [], 0
-    attacks = [*_binaries(canary), *_manifests(canary), *_texts(canary)]
+    attacks = [*_binaries(canary), *_manifests(canary), *_texts(canary), *_records(canary)]
     for number, (name, place) in enumerate(attacks, 1):
         run = directory / str(number)
         path = checkpoint.write(run / "checkpoints", 1, algorithm.policy, algorithm.state_dict(), INFO)
         (run / "config.yaml").write_text(CONFIG)
         place(path)
-        for read in (_checkpoint, _policy, _inspect, _resume, _config):
+        for read in (_checkpoint, _policy, _inspect, _resume, _config, _metrics, _tracking):
             start = time.monotonic()
             try:
                 read(path)
-            except (CheckpointError, PolicyFileError, HparamsError, RunDirError):
+            except (CheckpointError, PolicyFileError, HparamsError, RunDirError, TrackingError):
                 continue
             except Exception as error:
                 faults.append(f"{name}: {read.__name__} raised {type(error).__name__}: {error}")
@@ -90,6 +92,17 @@ def _resume(path: Path) -> None:
 
 def _config(path: Path) -> None:
     RunConfig.read(path.parent.parent / "config.yaml")
+
+
+def _metrics(path: Path) -> None:
+    journal = path.parent.parent / JOURNAL
+    if journal.exists():
+        list(read_rows(journal))
+        Journal(journal).skip(100)
+
+
+def _tracking(path: Path) -> None:
+    read_tracked_run(path.parent.parent)
 
 
 Place = Callable[[Path], Any]
@@ -190,7 +203,50 @@ def _texts(canary: Path) -> list[tuple[str, Place]]:
         "a deep list": "env: " + "[" * 100_000,
         "a file of another place": f"env: ../../{canary.name}:Env",
     }
-    return [(title, partial(_configure, text=text)) for title, text in texts.items()]
+    found: list[tuple[str, Place]] = [
+        (title, partial(_configure, text=text)) for title, text in texts.items()
+    ]
+    return [*found, ("a file of its own", partial(_bring_along, code=f"open({str(canary)!r}, 'w')"))]
+
+
+def _bring_along(path: Path, code: str) -> None:
+    """Put a module beside the configuration that names it."""
+    run = path.parent.parent
+    (run / "brought_along.py").write_text(code)
+    _configure(path, f"env: {run}/brought_along.py:Env\n{CONFIG.partition('CartPole')[2]}")
+
+
+def _records(canary: Path) -> list[tuple[str, Place]]:
+    """Return what is put in place of the journal and of the tracked run."""
+    bomb = pickle.dumps(Bomb(canary))
+    head = b'{"time": 1, "step": 1, "metrics": {'
+    sound: dict[str, Any] = {
+        "format": "rlstack.tracking.1",
+        "params": {},
+        "tags": {},
+        "run_id": None,
+        "uri": None,
+    }
+    sound |= {"owned": True, "status": "RUNNING"}
+    files: dict[str, tuple[str, bytes]] = {
+        "a pickle as the journal": (JOURNAL, bomb + b"\n"),
+        "a deep row": (JOURNAL, head + b'"a": ' + b"[" * 200_000 + b"]" * 200_000 + b"}}\n"),
+        "a row of other things": (JOURNAL, head + b'"a": {"py/object": "os.system"}}}\n'),
+        "an endless row": (JOURNAL, head + b'"a": 1, ' * 2_000_000),
+        "a huge step": (JOURNAL, head.replace(b'"step": 1', b'"step": ' + b"9" * 5000) + b"}}\n"),
+        "a pickle as the tracked run": ("tracking.json", bomb),
+        "a deep tracked run": ("tracking.json", b"[" * 200_000 + b"]" * 200_000),
+        "a run of another place": (
+            "tracking.json",
+            json.dumps({**sound, "run_id": "../../../etc/passwd"}).encode(),
+        ),
+        "parameters of another kind": ("tracking.json", json.dumps({**sound, "params": [1]}).encode()),
+    }
+    return [(title, partial(_replace, name=name, data=data)) for title, (name, data) in files.items()]
+
+
+def _replace(path: Path, name: str, data: bytes) -> None:
+    (path.parent.parent / name).write_bytes(data)
 
 
 def _configure(path: Path, text: str) -> None:

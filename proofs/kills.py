@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from rlstack import checkpoint
+from rlstack.journal import JOURNAL, read_rows
 from rlstack.trees import pack
 
 COMMAND = (
@@ -124,7 +125,20 @@ def same(one: Path, other: Path) -> bool:
         pack({**state, "random": state["random"]["torch"]}, "state") for state in states
     )
     equal = all(torch.equal(value, other_tensors[name]) for name, value in tensors.items())
-    return packed == others and tensors.keys() == other_tensors.keys() and equal
+    return packed == others and tensors.keys() == other_tensors.keys() and equal and same_metrics(one, other)
+
+
+def same_metrics(one: Path, other: Path) -> bool:
+    """Return whether two runs have the same rows, those that don't tell of the machine."""
+    timeless = ("returns/", "rewards/", "losses/", "monitors/", "coefficients/", "algorithm/", "env/")
+    journals = [
+        [
+            {key: value for key, value in row.metrics.items() if key.startswith(timeless)}
+            for row in read_rows(run / JOURNAL)
+        ]
+        for run in (one, other)
+    ]
+    return journals[0] == journals[1]
 
 
 def end_of(process: subprocess.Popen[bytes], directory: Path) -> str:

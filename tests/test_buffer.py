@@ -86,10 +86,10 @@ def test_blocks_cover_an_index_in_order(index, size):
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 def test_first_nonfinite(name, where, expected, value):
     buffer, _ = filled(1)
-    assert buffer.is_finite()
+    assert buffer.is_sound()
     assert buffer.first_nonfinite() is None
     getattr(buffer, name)[where] = value
-    assert not buffer.is_finite()
+    assert not buffer.is_sound()
     assert buffer.first_nonfinite() == expected
 
 

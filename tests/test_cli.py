@@ -16,7 +16,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from rlstack import Algorithm, Policy, checkpoint
+from rlstack import Algorithm, Policy, Trainer, checkpoint
 from rlstack.cli import main
 from rlstack.console import parse_assignments
 from rlstack.env import CartPole, DiscreteDummyEnv
@@ -170,7 +170,9 @@ class TestTrain:
             "checkpoints",
             "config.yaml",
             "learning_curve.png",
+            "metrics.jsonl",
             "policy.safetensors",
+            "tracking.json",
         ]
         assert Policy.load(tmp_path / "out" / "policy.safetensors").model.config["hiddens"] == [8]
 
@@ -459,3 +461,83 @@ class Slow(DiscreteDummyEnv.__base__):
     def _displacement(self, action):
         time.sleep(0.002)
         return 2 * action - 1
+
+
+class TestSync:
+    def test_sends_the_rest(self, tracked, tmp_path, mlflow_uri, monkeypatch):
+        monkeypatch.setattr("rlstack.tracking.Tracker._send", lambda self, *, everything: 1 / 0)
+        out = str(tmp_path / "out")
+        command = ["train", "cartpole", *TINY, "--max-updates", "3", "--run-dir", out]
+        result = CliRunner().invoke(main, command)
+        assert result.exit_code == 0, result.output
+        assert f"incomplete; to send the rest: rlstack sync {out}" in result.output
+        monkeypatch.undo()
+        monkeypatch.chdir(tmp_path)
+        result = CliRunner().invoke(main, ["sync", out, "--tracking", mlflow_uri, "--json"])
+        assert result.exit_code == 0, result.output
+        said = json.loads(result.output)
+        assert said["status"] == "FINISHED"
+        assert len(tracked.get_metric_history(said["run_id"], "returns/mean")) == 3
+
+    @pytest.mark.parametrize(
+        ("prepare", "code", "said"),
+        [
+            (lambda run: None, 2, "is not a run directory"),
+            (lambda run: (run / "config.yaml").touch(), 1, "was never tracked"),
+        ],
+    )
+    def test_mistakes(self, prepare, code, said, tmp_path):
+        prepare(tmp_path)
+        result = CliRunner().invoke(main, ["sync", str(tmp_path)])
+        assert (result.exit_code, said in result.output) == (code, True), result.output
+
+    def test_not_while_training(self, tracked, tmp_path):
+        trainer = Trainer(
+            DiscreteDummyEnv, algorithm_config={"num_envs": 4, "horizon": 4}, run_dir=tmp_path / "out"
+        )
+        result = CliRunner().invoke(main, ["sync", str(tmp_path / "out")])
+        assert (result.exit_code, "in use by another trainer" in result.output) == (2, True)
+        trainer.close()
+
+
+def test_names_are_completed():
+    from click.shell_completion import ShellComplete
+
+    complete = ShellComplete(main, {}, "rlstack", "_RLSTACK_COMPLETE")
+    assert [item.value for item in complete.get_completions(["train"], "cart")] == ["cartpole"]
+    assert "sync" in [item.value for item in complete.get_completions([], "s")]
+
+
+def test_nonfinite_training_can_go_on(tracked, tmp_path):
+    command = ["train", "cartpole", *TINY, "env_config.length=0.0", "--max-updates", "2"]
+    result = CliRunner().invoke(
+        main, [*command, "--on-nonfinite", "skip", "--run-dir", str(tmp_path / "out")]
+    )
+    assert result.exit_code == 4
+    assert "others in a row" in result.output
+
+
+def test_an_environment_in_a_file(tracked, tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "in_a_file.py").write_text(
+        "from rlstack.env import DiscreteDummyEnv\nclass Mine(DiscreteDummyEnv.__mro__[1]):\n"
+        "    def __init__(self, *a, **k):\n        super().__init__(*a, **k)\n"
+        "        self.action_spec = DiscreteDummyEnv(1).action_spec\n"
+        "    def _displacement(self, action):\n        return 2 * action - 1\n"
+    )
+    name = "folder/in_a_file.py:Mine"
+
+    def run(*arguments):
+        return rlstack(*arguments, cwd=tmp_path)
+
+    command = ["num_envs=8", "horizon=4", "--tracking", "off", "--max-updates"]
+    done = run("train", name, *command, "2", "--run-dir", "out")
+    assert done.returncode == 0, done.stderr
+    done = run("train", "--resume", "out", "--max-updates", "3", "--tracking", "off")
+    assert done.returncode == 2
+    assert "path/to/in_a_file.py:Mine" in done.stderr
+    done = run("train", name, "--resume", "out", "--max-updates", "3", "--tracking", "off")
+    assert "after 3 updates" in done.stdout, done.stderr
+    assert run("eval", "out").returncode == 2
+    done = run("eval", "out", "--env", name, "--json")
+    assert json.loads(done.stdout)["updates"] in (2, 3), done.stderr

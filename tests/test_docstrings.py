@@ -7,7 +7,7 @@ import pytest
 
 from .test_layers import ORDER
 
-EXAMPLES = {"schedulers": 2, "algorithm": 7}
+EXAMPLES = {"schedulers": 2, "algorithm": 7, "env.check": 2}
 
 
 @pytest.mark.parametrize("module", [name for name in ORDER if name != "__main__"])

@@ -106,10 +106,10 @@ def test_constants_are_gymnasiums(cls, name):
 class TestBuiltIn:
     def test_keeps_the_contract(self, cls):
         env = make_env(cls, 16, None, torch.device("cpu"))
-        checked_reset(env, 16, None)
+        checked_reset(env, 16, None, torch.device("cpu"))
         for step in range(5):
             action = env.action_spec.expand(16, *env.action_spec.shape).rand()
-            obs, rewards = checked_step(env, 16, action, step)
+            obs, rewards = checked_step(env, 16, action, step, torch.device("cpu"))
         assert obs.isfinite().all()
         assert rewards.isfinite().all()
 
@@ -248,8 +248,8 @@ class Broken(Env):
 def test_faults_are_named(fault, words):
     def play():
         env = make_env(Broken, 4, {"fault": fault}, torch.device("cpu"))
-        checked_reset(env, 4, None)
-        checked_step(env, 4, torch.zeros(4, 1, dtype=torch.int64), 7)
+        checked_reset(env, 4, None, torch.device("cpu"))
+        checked_step(env, 4, torch.zeros(4, 1, dtype=torch.int64), 7, torch.device("cpu"))
 
     with pytest.raises(EnvError, match=words):
         play()

@@ -9,13 +9,14 @@ import rlstack
 
 SOURCE = Path(rlstack.__file__).parent
 ORDER = """
-    data specs moments schedulers hparams distributions encoders models files trees policy_file policies
-    policy_check env.base env.dummy env.classic env buffer ppo advantages device workers passes
-    kernels.base kernels.mlp kernels.lstm kernels.outputs kernels.passes kernels collector learner
-    holdings capture engine algorithm config checkpoint run_dir conditions tracking signals trainer
-    recipes names run_config display session inspection listing speed
+    data rows specs moments schedulers hparams distributions encoders models files journal trees
+    policy_file policies policy_check env.base env.dummy env.classic env buffer ppo advantages device
+    workers passes kernels.base kernels.mlp kernels.lstm kernels.outputs kernels.passes kernels
+    collector learner holdings capture engine algorithm env.checks env.check config checkpoint
+    run_options tracked_run run_dir guards conditions tracking signals trainer
+    recipes names run_config display mlflow_model session inspection listing speed
     console
-    cli __main__
+    cli_tools cli __main__
 """.split()  # noqa: SIM905 (a list of 40 strings reads worse)
 
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from proofs import configs, damage, disk, hostile, kills, memory, seeds, signals
+from proofs import configs, damage, disk, envs, hostile, kills, memory, outages, seeds, signals
 
+from rlstack import RecurrentAlgorithm
 from rlstack.cli import main
 
 
@@ -71,3 +72,28 @@ def test_kills(tmp_path):
     assert found["faults"] == []
     assert found["kills"] >= 2
     assert found["while_saving"] >= 1
+
+
+@pytest.mark.parametrize("case", envs.CASES, ids=lambda case: case.name)
+def test_misbehaving_environments(case):
+    assert envs.one(case) == ""
+
+
+def test_misbehaving_environments_of_recurrent_policies():
+    assert [fault for case in envs.CASES[::7] if (fault := envs.one(case, RecurrentAlgorithm))] == []
+    assert len(envs.CASES) >= 60
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), envs.FAULTS, ids=lambda part: part if isinstance(part, str) else ""
+)
+@pytest.mark.parametrize("place", envs.PLACES)
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_injected_faults(name, options, place, value):
+    assert envs.inject(name, options, place, value) == ""
+
+
+def test_outages(tmp_path):
+    found = outages.prove(tmp_path, seconds=1.0)
+    assert found["faults"] == []
+    assert found["rows"] > 50

@@ -11,7 +11,8 @@ from rlstack.checkpoint import CheckpointError
 from rlstack.config import ConfigError
 from rlstack.data import NonFiniteError
 from rlstack.env import CartPole, ContinuousDummyEnv, DiscreteDummyEnv, Env, MountainCar, Pendulum
-from rlstack.run_dir import RunDirError, restore
+from rlstack.run_dir import restore
+from rlstack.run_options import RunDirError
 from rlstack.trees import pack
 
 from .helpers import update

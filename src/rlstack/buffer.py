@@ -54,6 +54,12 @@ class Buffer:
         self.logp = torch.zeros((horizon, num_envs, 1), device=device)
         self.values = torch.zeros((horizon + 1, num_envs, 1), device=device)
         self.rewards = torch.zeros((horizon, num_envs, 1), device=device)
+        self._discrete = [
+            (".".join((OBS, *path)), self.obs[path] if path else self.obs, leaf)
+            for path, leaf in specs.leaves(observation_spec)
+            if specs.num_values(leaf) is not None and leaf.dtype != torch.bool
+        ]
+        """Name, storage and spec of the discrete observations."""
         self.states = None
         if state_spec is not None:
             self.states = specs.zeros(state_spec, (horizon // seq_len, num_envs), device)
@@ -80,9 +86,20 @@ class Buffer:
         """How many sequences of `seq_len` steps a horizon holds."""
         return self.num_envs * self.horizon // self.seq_len
 
-    def is_finite(self) -> Tensor:
-        """Return whether every real number in the buffer is finite, as a bool tensor []."""
-        return torch.stack([part.isfinite().all() for _, part in self._real_parts()]).all()
+    def is_sound(self) -> Tensor:
+        """Return whether every real number is finite and every discrete observation in range, bool []."""
+        finite = [part.isfinite().all() for _, part in self._real_parts()]
+        within = [~specs.outside(part, spec).any() for _, part, spec in self._discrete]
+        return torch.stack([*finite, *within]).all()
+
+    def first_out_of_range(self) -> tuple[str, int, int] | None:
+        """Return name, step and environment of the first observation that is no value of its spec, if any."""
+        found = []
+        for name, part, spec in self._discrete:
+            bad = specs.outside(part, spec).flatten(2).any(-1).nonzero()
+            found += [(name, *bad[0].tolist())] if len(bad) else []
+        name, step, env = min(found, key=lambda fault: fault[1], default=(None, 0, 0))
+        return None if name is None else (name, step - 1, env)
 
     def first_nonfinite(self) -> tuple[str, int, int] | None:
         """Return name, step and environment of the first number that isn't finite, if there is one.

@@ -1,6 +1,5 @@
 """The command line. Importing it, and asking it for help, loads neither torch nor mlflow."""
 
-import json
 import logging
 import os
 import sys
@@ -9,14 +8,26 @@ from typing import Any
 
 import click
 
-from .console import faults, interval, parse_assignments, seconds, show
+from .cli_tools import bench, check, config, inspect, list_
+from .console import complete_env, faults, interval, parse_assignments, seconds, show
 from .recipes import RECIPES
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="rlstack")
 def main() -> None:
-    """Train PPO policies on highly parallel, infinite-horizon environments."""
+    """Train PPO policies on highly parallel, infinite-horizon environments.
+
+    Tab completion, for bash: eval "$(_RLSTACK_COMPLETE=bash_source rlstack)"; for zsh and fish the same with
+    zsh_source and fish_source.
+    """
+    # Modules are found from the working directory too, after all that is installed.
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+
+
+for _command in (check, inspect, config, list_, bench):
+    main.add_command(_command)
 
 
 @main.command(
@@ -27,7 +38,7 @@ def main() -> None:
     "  rlstack train my_package.my_module:MyEnv num_envs=4096 env_config.mass=0.7 --max-updates 500\n\n"
     "  rlstack train --resume runs/cartpole-20260101-1 --max-time 10m",
 )
-@click.argument("env", metavar="[ENV]", required=False)
+@click.argument("env", metavar="[ENV]", required=False, shell_complete=complete_env)
 @click.argument("hyperparameters", metavar="[KEY=VALUE]...", nargs=-1)
 @click.option(
     "-f",
@@ -61,6 +72,12 @@ def main() -> None:
     help="Write a checkpoint after every N updates, or every TIME: 90s, 10m, 2h. [5m]",
 )
 @click.option(
+    "--on-nonfinite",
+    type=click.Choice(["raise", "skip", "restore"]),
+    help="After NaN or infinity: stop, skip what it was in, or go back to the last checkpoint. [raise]",
+)
+@click.option("--system-metrics", is_flag=True, default=None, help="Record the machine's load, too.")
+@click.option(
     "--tracking",
     metavar="URI|off",
     help="Where to track with MLflow. [MLFLOW_TRACKING_URI, else a file in the working directory]",
@@ -77,17 +94,17 @@ def train(
     run_dir: Path | None,
     resume: str | None,
     checkpoint_every: dict[str, Any] | None,
+    on_nonfinite: str | None,
+    system_metrics: bool | None,
     tracking: str | None,
 ) -> None:
     """Train a policy on ENV and save it.
 
-    ENV is a built-in name or module:Class; a resumed run knows its own. A built-in one comes with
-    hyperparameters that solve it, and training stops when it is solved; others are trained until a limit or
-    Ctrl-C. KEY is a hyperparameter, or an option within one, with a dot: env_config.length=0.7.
+    ENV is a built-in name, module:Class or path/to/file.py:Class; a resumed run knows its own. A built-in one
+    comes with hyperparameters that solve it, and training stops when it is solved; others are trained until a
+    limit or Ctrl-C. KEY is a hyperparameter, or an option within one, with a dot: env_config.length=0.7.
     """
-    # What MLflow says while it makes its database would tear the display apart.
-    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
-    logging.getLogger("alembic").setLevel(logging.WARNING)
+    _quiet_mlflow()
     with faults():
         from rich.console import Console
 
@@ -109,7 +126,11 @@ def train(
             algorithm=algorithm,
             algorithm_config=values,
             checkpoint_config=checkpoint_every,
-            track=False if tracking == "off" else None,
+            trainer={
+                "on_nonfinite": on_nonfinite,
+                "system_metrics": system_metrics,
+                "track": False if tracking == "off" else None,
+            },
         )
         limits = Limits(max_updates=max_updates, max_env_steps=max_env_steps, max_time=max_time)
         signum = train(asked, limits, run_dir=run_dir, resume=resume, console=Console())
@@ -130,10 +151,12 @@ def train(
 @click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the environments' chance."
 )
+@click.option("--env", help="The environment, if the run's config.yaml names one that can't be imported.")
 @click.option("--device", default="auto", show_default=True, help="Where to simulate.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
 def evaluate(
     checkpoint: Path,
+    env: str | None,
     options: tuple[str, ...],
     num_envs: int,
     steps: int | None,
@@ -148,114 +171,42 @@ def evaluate(
     """
     with faults():
         from .inspection import evaluate
+        from .names import resolve
 
-        config = parse_assignments(options)
         result = evaluate(
-            checkpoint, env_config=config, num_envs=num_envs, steps=steps, seed=seed, device=device
+            checkpoint,
+            env_cls=None if env is None else resolve(env, {})[0],
+            env_config=parse_assignments(options),
+            num_envs=num_envs,
+            steps=steps,
+            seed=seed,
+            device=device,
         )
     show(result, as_json=as_json)
 
 
 @main.command(
-    short_help="Say what a checkpoint holds; runs no code of it.",
-    epilog="Examples:\n\n  rlstack inspect runs/cartpole-20260101-1\n\n"
-    "  rlstack inspect runs/cartpole-20260101-1/checkpoints/ckpt-000000050 --json",
+    short_help="Send to MLflow what tracking missed.",
+    epilog="Example:\n\n  rlstack sync runs/cartpole-20260101-1 --tracking http://127.0.0.1:5000",
 )
-@click.argument("checkpoint", metavar="CKPT", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("run", metavar="RUN", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--tracking", metavar="URI", help="Where to. [MLFLOW_TRACKING_URI, else a file here]")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
-def inspect(checkpoint: Path, as_json: bool) -> None:
-    """Verify a checkpoint and say what it holds; nothing that it names is imported.
-
-    CKPT is a checkpoint, or a run: of that the best one is taken.
-    """
+def sync(run: Path, tracking: str | None, as_json: bool) -> None:
+    """Send to MLflow what is in a run's metrics.jsonl and MLflow hasn't got: nothing twice."""
+    _quiet_mlflow()
+    if tracking is not None:
+        os.environ["MLFLOW_TRACKING_URI"] = tracking
     with faults():
-        from .inspection import inspect
+        from .run_dir import holding
+        from .tracking import sync
 
-        result = inspect(checkpoint)
-    show(result, as_json=as_json)
-
-
-@main.command(
-    short_help="Print a commented configuration file.",
-    epilog="Example:\n\n  rlstack config cartpole > config.yaml && rlstack train -f config.yaml",
-)
-@click.argument("env", metavar="ENV")
-@click.option(
-    "--algorithm", type=click.Choice(["feedforward", "recurrent"]), default="feedforward", show_default=True
-)
-def config(env: str, algorithm: str) -> None:
-    """Print a configuration of ENV with every default and what it means."""
-    with faults():
-        from .listing import default_config
-
-        text = default_config(env, algorithm)
-    click.echo(text, nl=False)
+        with holding(run):
+            found = sync(run)
+    show({"run_id": found.run_id, "uri": found.uri, "status": found.status}, as_json=as_json)
 
 
-@main.command(name="list", short_help="List the built-in environments, and the runs there are.")
-@click.option(
-    "--runs",
-    "directory",
-    type=click.Path(file_okay=False, path_type=Path),
-    default="runs",
-    show_default=True,
-    help="Where to look for runs.",
-)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
-def list_(directory: Path, as_json: bool) -> None:
-    """List the built-in environments, and the runs there are."""
-    with faults():
-        from .listing import environments, runs
-
-        found = {"environments": environments(), "runs": runs(directory)}
-    if as_json:
-        click.echo(json.dumps(found))
-        return
-    for entry in found["environments"]:
-        click.echo(f"{entry['name']:<18} {entry['solved']}")
-    for entry in found["runs"]:
-        said = entry.get("fault") or f"{entry['updates']} updates, returns/mean {entry.get('returns/mean')}"
-        click.echo(f"{directory / entry['name']}  {said}")
-
-
-@main.command(
-    short_help="Measure how fast an environment trains, and what holds it back.",
-    epilog=f"Built-in names: {', '.join(RECIPES)}.\n\nExamples:\n\n"
-    "  rlstack bench cartpole\n\n"
-    "  rlstack bench my_package.my_module:MyEnv num_envs=4096 --json",
-)
-@click.argument("env", metavar="ENV")
-@click.argument("hyperparameters", metavar="[KEY=VALUE]...", nargs=-1)
-@click.option(
-    "--time",
-    "duration",
-    type=seconds,
-    default="5s",
-    show_default=True,
-    metavar="TIME",
-    help="How long to measure.",
-)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
-def bench(env: str, hyperparameters: tuple[str, ...], duration: float, as_json: bool) -> None:
-    """Measure how fast ENV trains, and what holds it back.
-
-    ENV and KEY are those of `rlstack train`. Nothing is tracked and nothing is kept.
-    """
-    with faults():
-        from .names import resolve
-        from .speed import measure_speed
-
-        speed = measure_speed(*resolve(env, parse_assignments(hyperparameters)), seconds=duration)
-    if as_json:
-        click.echo(json.dumps(speed.as_dict()))
-        return
-    whole = speed.environment + speed.policy + speed.update
-    click.echo(
-        f"{speed.transitions_per_second:,.0f} transitions/s, a policy update every {1e3 * whole:,.1f} ms"
-    )
-    for name in ("environment", "policy", "update"):
-        part = getattr(speed, name)
-        click.echo(f"  {name:<12} {1e3 * part:9,.1f} ms  {part / whole:4.0%}")
-    click.echo(f"  {'engine':<12} {speed.engine}, {speed.start_up:.1f} s to start up")
-    click.echo(f"  {'memory':<12} {speed.memory / 2**20:,.0f} MiB at the peak")
-    click.echo(speed.bottleneck)
+def _quiet_mlflow() -> None:
+    """What MLflow says while it makes its database would tear the display apart."""
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+    logging.getLogger("alembic").setLevel(logging.WARNING)

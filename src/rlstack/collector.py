@@ -131,7 +131,7 @@ class Collector:
             self._horizons_since_reset += 1
             return 0
         self.restart()
-        self.buffer.obs[0] = checked_reset(self.env, hp.num_envs, config)
+        self.buffer.obs[0] = checked_reset(self.env, hp.num_envs, config, self.policy.device)
         self.env_config = config
         self._horizons_since_reset = 1
         return hp.num_envs
@@ -148,9 +148,9 @@ class Collector:
             self._sequences = self._count_sequences(self.buffer.horizon // self.buffer.seq_len)
             rewards = self.buffer.rewards
             summaries = (*summarize(rewards.sum(0)), *summarize(rewards))
-            finite = self.buffer.is_finite().to(rewards.dtype)
-            *values, all_finite = torch.stack([*summaries, finite]).tolist()
-            if not all_finite and (error := self._nonfinite_error()):
+            sound = self.buffer.is_sound().to(rewards.dtype)
+            *values, all_sound = torch.stack([*summaries, sound]).tolist()
+            if not all_sound and (error := self._nonfinite_error() or self._range_error()):
                 raise error
         except BaseException as fault:
             nonfinite = self._nonfinite_error() if isinstance(fault, EnvError) else None
@@ -186,7 +186,7 @@ class Collector:
                 buffer.logp[t] = logp
                 buffer.values[t] = values
                 actions = policy.to_env(samples)
-            obs, rewards = checked_step(self.env, buffer.num_envs, actions, t)
+            obs, rewards = checked_step(self.env, buffer.num_envs, actions, t, policy.device)
             # Copies: the environment may go on writing into what it returned.
             buffer.obs[t + 1] = obs
             buffer.rewards[t] = rewards
@@ -205,10 +205,24 @@ class Collector:
         source, advice = type(self.env).__name__, "look for a division by zero or an overflow there"
         if name.split(".")[0] not in (OBS, REWARDS):
             source, advice = "the policy", "look at what its model does with the observation"
-        when = "after the reset" if step < 0 else f"in step {step} of the horizon"
         return NonFiniteError(
-            f"{name} of environment {index} from {source} is NaN or infinite {when}: {advice}"
+            f"{name} of environment {index} from {source} is NaN or infinite {_when(step)}: {advice}"
         )
+
+    def _range_error(self) -> EnvError | None:
+        """Return an error that names the first discrete observation out of its range, if there is one."""
+        fault = self.buffer.first_out_of_range()
+        if fault is None:
+            return None
+        name, step, index = fault
+        return EnvError(
+            f"{name} of environment {index} from {type(self.env).__name__} is not one of its spec's values "
+            f"{_when(step)}: they count from 0"
+        )
+
+
+def _when(step: int) -> str:
+    return "after the reset" if step < 0 else f"in step {step} of the horizon"
 
 
 def _copy(source: Any, target: Batch) -> None:

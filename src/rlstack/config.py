@@ -145,7 +145,10 @@ def find_class(name: Any, option: str) -> type:
     try:
         module = import_module(home)
     except ModuleNotFoundError as error:
-        raise ConfigError(f"{option} is {name}: there is no module {error.name}") from None
+        hint = ""
+        if option == "env" and error.name == home.split(".")[0]:
+            hint = f"; if it is in a file, name the environment by it: path/to/{home}.py:{attribute}"
+        raise ConfigError(f"{option} is {name}: there is no module {error.name}{hint}") from None
     except Exception as error:
         raise ConfigError(
             f"{option} is {name}: importing it raised {type(error).__name__}: {error}"

@@ -10,11 +10,19 @@ from typing import Any
 
 import click
 
-USAGE, ENVIRONMENT, NON_FINITE, CHECKPOINT, INTERRUPTED = 2, 3, 4, 5, 130
-"""Exit codes: what the user wrote, the environment did, training did; no sound checkpoint; Ctrl-C."""
+from .recipes import RECIPES
+
+TRACKING, USAGE, ENVIRONMENT, NON_FINITE, CHECKPOINT, INTERRUPTED = 1, 2, 3, 4, 5, 130
+"""Exit codes: MLflow can't be reached; what the user wrote, the environment did, training did; no sound
+checkpoint; Ctrl-C."""
 
 _MOST_LINES = 3
 """Of an error: the first ones say enough."""
+
+
+def complete_env(context: click.Context, parameter: click.Parameter, text: str) -> list[str]:
+    """Return the built-in names that begin with what has been typed."""
+    return [name for name in RECIPES if name.startswith(text)]
 
 
 def seconds(text: str) -> float:
@@ -93,7 +101,8 @@ def faults() -> Iterator[None]:
     from .env.base import EnvError
     from .hparams import HparamsError
     from .policy_file import PolicyFileError
-    from .run_dir import RunDirError
+    from .run_options import RunDirError
+    from .tracked_run import TrackingError
 
     try:
         yield
@@ -101,6 +110,8 @@ def faults() -> Iterator[None]:
         _fail(str(error), CHECKPOINT)
     except (HparamsError, RunDirError, click.UsageError) as error:
         _fail(str(error), USAGE)
+    except TrackingError as error:
+        _fail(str(error), TRACKING)
     except EnvError as error:
         _fail(str(error), ENVIRONMENT)
     except NonFiniteError as error:

@@ -1,5 +1,6 @@
 """What a training run shows: a live line on a terminal, plain lines elsewhere, a picture at the end."""
 
+import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -126,11 +127,10 @@ def plot_learning_curve(history: Sequence[Stats], title: str, path: Path) -> Non
     """
     from matplotlib.figure import Figure
 
-    steps = [stats[ENV_TOTAL_STEPS] for stats in history]
-
     def column(key: str) -> list[float]:
-        return [stats[key] for stats in history]
+        return [stats.get(key, math.nan) for stats in history]
 
+    steps = column(ENV_TOTAL_STEPS)
     figure = Figure(figsize=(10, 3.2), layout="constrained")
     returns, losses, monitors = figure.subplots(1, 3)
     mean, spread = column("returns/mean"), column("returns/std")

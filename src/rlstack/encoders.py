@@ -57,11 +57,19 @@ def _encode(obs: Tensor, spec: specs.TensorSpec) -> Tensor:
     dtype = torch.get_default_dtype()
     match specs.kind(spec):
         case specs.Categorical:
-            obs = nn.functional.one_hot(obs.long(), int(spec.space.n))
+            obs = _one_hot(obs, int(spec.space.n))
             dims += 1
         case specs.MultiCategorical:
-            parts = obs.flatten(-dims).long().unbind(-1)
+            parts = obs.flatten(-dims).unbind(-1)
             sizes = spec.nvec.flatten().tolist()
-            hot = [nn.functional.one_hot(part, n) for part, n in zip(parts, sizes, strict=True)]
+            hot = [_one_hot(part, n) for part, n in zip(parts, sizes, strict=True)]
             return torch.cat(hot, -1).to(dtype)
     return obs.flatten(-dims).to(dtype)
+
+
+def _one_hot(values: Tensor, n: int) -> Tensor:
+    """Return whether each value is 0 … n − 1, in a new last dimension: none of them where it is out of range.
+
+    torch's own one_hot would stop a GPU for good there; `Buffer.first_out_of_range` finds it.
+    """
+    return values.unsqueeze(-1) == torch.arange(n, device=values.device)

@@ -11,9 +11,9 @@ from .collector import summarize
 from .config import find_class
 from .data import RETURN_STATS, REWARD_STATS, keep_random_state
 from .device import resolve_device
-from .env.base import checked_reset, checked_step, make_env
+from .env.base import EnvFactory, checked_reset, checked_step, make_env
 from .policies import Policy, RecurrentPolicy
-from .run_dir import read_config
+from .run_options import read_config
 
 
 def find_checkpoint(path: Path) -> Path:
@@ -50,12 +50,20 @@ def inspect(path: Path) -> dict[str, Any]:
 
 
 def evaluate(
-    path: Path, *, env_config: dict[str, Any], num_envs: int, steps: int | None, seed: int, device: str
+    path: Path,
+    *,
+    env_cls: EnvFactory | None = None,
+    env_config: dict[str, Any],
+    num_envs: int,
+    steps: int | None,
+    seed: int,
+    device: str,
 ) -> dict[str, Any]:
     """Return how a checkpoint's policy does in fresh environments, acting without chance.
 
     Args:
         path: A checkpoint, or a run.
+        env_cls: The environment's class, if its name in the run's config.yaml doesn't do.
         env_config: Options of the environments that differ from the run's.
         num_envs: How many environments.
         steps: How many steps of each; None as many as a horizon had.
@@ -71,7 +79,7 @@ def evaluate(
     said = checkpoint.read(where)
     config = read_config(where.parent.parent)
     options = config["algorithm_config"]
-    env_cls = find_class(config["env"], "env")
+    env_cls = env_cls or find_class(config["env"], "env")
     classes = {
         name: None if options.get(name) is None else find_class(options[name], name)
         for name in ("model_cls", "distribution_cls")
@@ -82,10 +90,10 @@ def evaluate(
         torch.manual_seed(seed)
         config_ = {**(options.get("env_config") or {}), **env_config}
         env = make_env(env_cls, num_envs, config_ or None, device_)
-        obs, state, rewards = checked_reset(env, num_envs, None), policy.initial_state(num_envs), []
+        obs, state, rewards = checked_reset(env, num_envs, None, device_), policy.initial_state(num_envs), []
         for t in range(steps or options["horizon"]):
             step = policy.act(obs, state, deterministic=True)
-            obs, reward = checked_step(env, num_envs, step.actions, t)
+            obs, reward = checked_step(env, num_envs, step.actions, t, device_)
             state = step.state
             rewards.append(reward.clone())
     each = torch.stack(rewards)

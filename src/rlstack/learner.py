@@ -68,6 +68,8 @@ class Learner:
         self.entropy_coeff: float | Tensor = 0.0 if on_cpu else torch.zeros((), device=device)
         self.make_step: Callable[[Sequences, slice | Tensor], Tensor] = self.step_eagerly
         """Makes an optimizer step and returns its record, [11]."""
+        self.lr_scale = 1.0
+        """What learning rates are multiplied by: less than 1 after training had to be taken back."""
         self.skipped_steps = 0
         """How many steps in a row the scaler has skipped."""
         self.updates = 0
@@ -161,6 +163,7 @@ class Learner:
             "scaler": self.scaler and self.scaler.state_dict(),
             "updates": self.updates,
             "skipped_steps": self.skipped_steps,
+            "lr_scale": self.lr_scale,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -173,6 +176,7 @@ class Learner:
         if self.scaler is not None and state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
         self.updates, self.skipped_steps = state["updates"], state["skipped_steps"]
+        self.lr_scale = state.get("lr_scale", 1.0)
         self._records.clear()
 
     def records(self) -> Tensor:

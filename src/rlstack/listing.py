@@ -13,7 +13,7 @@ from .config import dump
 from .names import resolve
 from .recipes import RECIPES
 from .run_config import TrainerConfig
-from .run_dir import ALGORITHMS, CheckpointConfig
+from .run_options import ALGORITHMS, CheckpointConfig
 
 
 def default_config(env: str, algorithm: str) -> str:

@@ -1,6 +1,5 @@
 """What a name on the command line means: an environment, and the directories of its runs."""
 
-import os
 import re
 import sys
 from collections.abc import Mapping
@@ -28,16 +27,32 @@ def resolve(name: str, hyperparameters: Mapping[str, Any]) -> tuple[EnvFactory, 
 
 
 def _import_env(name: str) -> EnvFactory:
-    """Return the class that `module:Class` names, found from the working directory too."""
+    """Return the class that `module:Class` or `path/to/file.py:Class` names."""
+    file, separator, cls = name.rpartition(".py:")
+    if separator:
+        return _import_file(Path(f"{file}.py"), cls)
     if ":" not in name and "." not in name:
         raise HparamsError(
             f"{name} is not a built-in environment{did_you_mean(name, RECIPES)}, or module:Class"
         )
     if not re.fullmatch(r"\w+(\.\w+)*[:.]\w+", name):
         raise HparamsError(f"{name} is not of the form module:Class, like my_package.my_module:MyEnv")
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
     return find_class(name, "env")
+
+
+def _import_file(path: Path, cls: str) -> EnvFactory:
+    """Return a class of a file, which is imported by its name, as Python does with a script's neighbors."""
+    if not path.is_file():
+        raise HparamsError(f"there is no file {path}")
+    if str(path.parent.resolve()) not in sys.path:
+        sys.path.insert(0, str(path.parent.resolve()))
+    found = find_class(f"{path.stem}:{cls}", "env")
+    where = getattr(sys.modules[path.stem], "__file__", None)
+    if where is None or Path(where).resolve() != path.resolve():
+        raise HparamsError(
+            f"{path} can't be imported: {path.stem} is another module, {where}; rename the file"
+        )
+    return found
 
 
 def _stem(name: str) -> str:

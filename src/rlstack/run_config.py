@@ -25,9 +25,10 @@ from pydantic.dataclasses import dataclass as checked_dataclass
 from . import conditions
 from .conditions import And, Condition, Or
 from .config import ConfigError, find_classes, parse
+from .guards import OnNonFinite
 from .hparams import HparamsError, check_options, checked, did_you_mean
 from .names import merge
-from .run_dir import ALGORITHMS, CheckpointConfig
+from .run_options import ALGORITHMS, CheckpointConfig
 
 _CONDITIONS = {
     name: cls
@@ -41,13 +42,17 @@ class TrainerConfig:
     """How to run the trainer, the environment's and the algorithm's options apart."""
 
     checkpoint_config: dict[str, Any] = field(default_factory=dict)
-    """Fields of `rlstack.run_dir.CheckpointConfig`."""
+    """Fields of `rlstack.run_options.CheckpointConfig`."""
     env_config: dict[str, Any] | None = None
     """Options for the environment's resets while training."""
     eval_env_config: dict[str, Any] | None = None
     """Options for the resets of the environments that evaluations run in."""
     steps_per_eval: Annotated[int, Field(ge=1)] | None = None
     """Evaluate after every so many updates; None never does."""
+    on_nonfinite: OnNonFinite = "raise"
+    """After NaN or infinity: raise the error, skip what it was in, or restore the last checkpoint."""
+    system_metrics: bool = False
+    """Whether to record the machine's load, too."""
     track: bool = True
     """Whether to track with MLflow."""
 
@@ -100,6 +105,8 @@ class RunConfig:
             kind, words = _KINDS[name]
             if not isinstance(value, kind):
                 raise ConfigError(f"{name} is {value!r:.60}, expected {words}")
+        if ".py:" in given.get("env", ""):
+            raise ConfigError(f"env is {given['env']}: a file can be named on the command line alone")
         asked = cls(
             **{name: given[name] for name in ("env", "algorithm") if name in given},
             algorithm_config=find_classes(given.get("algorithm_config", {})),
@@ -126,20 +133,18 @@ class RunConfig:
         algorithm: str | None,
         algorithm_config: Mapping[str, Any],
         checkpoint_config: Mapping[str, Any] | None,
-        track: bool | None,
+        trainer: Mapping[str, Any],
     ) -> Self:
         """Return this with what the command line says; what it doesn't say, None, stays."""
-        trainer = self.trainer
+        changes = {key: value for key, value in trainer.items() if value is not None}
         if checkpoint_config is not None:
-            trainer = replace(trainer, checkpoint_config={**trainer.checkpoint_config, **checkpoint_config})
-        if track is not None:
-            trainer = replace(trainer, track=track)
+            changes["checkpoint_config"] = {**self.trainer.checkpoint_config, **checkpoint_config}
         return replace(
             self,
             env=self.env if env is None else env,
             algorithm=self.algorithm if algorithm is None else algorithm,
             algorithm_config=merge(self.algorithm_config, algorithm_config),
-            trainer=trainer,
+            trainer=replace(self.trainer, **changes),
         )
 
 

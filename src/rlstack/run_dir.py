@@ -1,7 +1,9 @@
-"""A run as a directory: its configuration and its checkpoints.
+"""A run as a directory: its configuration, its metrics and its checkpoints.
 
     runs/cartpole-20260101-1/
       config.yaml      every value that was used
+      metrics.jsonl    as `rlstack.journal` tells
+      tracking.json    as `rlstack.tracked_run` tells
       checkpoints/     as `rlstack.checkpoint` tells
 
 A lock in it keeps a second trainer out.
@@ -11,61 +13,19 @@ import copy
 import json
 import math
 import time
-from collections.abc import Mapping
-from dataclasses import fields
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, final
-
-from pydantic import ConfigDict, Field
-from pydantic.dataclasses import dataclass
+from typing import Any, Self, final
 
 from . import checkpoint
 from .algorithm import Algorithm, RecurrentAlgorithm
-from .config import ConfigError, dump, parse
+from .config import dump
 from .data import Stats
 from .files import write_file
-from .hparams import checked
-
-ALGORITHMS: dict[str, type[Algorithm] | type[RecurrentAlgorithm]] = {
-    "feedforward": Algorithm,
-    "recurrent": RecurrentAlgorithm,
-}
-"""By their names in a configuration."""
-
-_CONFIG = "config.yaml"
-
-
-class RunDirError(ValueError):
-    """A run directory is none, holds another run, or is in use."""
-
-
-@dataclass(frozen=True, kw_only=True, config=ConfigDict(strict=True, allow_inf_nan=False))
-class CheckpointConfig:
-    """When to write a checkpoint, and which ones to keep.
-
-    Raises:
-        HparamsError: From `parse`, which says what to change.
-    """
-
-    every_updates: Annotated[int, Field(ge=1)] | None = None
-    """Write one after every so many updates."""
-    every_seconds: Annotated[float, Field(ge=0)] | None = 300.0
-    """Write one when so long has passed since the last one."""
-    keep: Annotated[int, Field(ge=1)] = 3
-    """How many of the last ones to keep; the best one is kept too."""
-    best: str = "returns/mean"
-    """Statistic that says which one is the best."""
-    best_is: Literal["highest", "lowest"] = "highest"
-    """Whether the best one has the highest or the lowest value of it."""
-
-    @classmethod
-    def parse(cls, values: Mapping[str, Any]) -> Self:
-        """Return the options with these values and the defaults for the rest.
-
-        Raises:
-            HparamsError: If a name is unknown or a value can't be, with what to do about it.
-        """
-        return checked(cls, values, "an option of checkpoint_config")
+from .journal import JOURNAL, Journal
+from .run_options import ALGORITHMS, CONFIG, CheckpointConfig, RunDirError, describe
+from .tracked_run import forget_tracked_run
 
 
 @final
@@ -85,25 +45,32 @@ class RunDir:
     """How many updates the last checkpoint is of; -1 if there is none."""
 
     def __init__(self, path: Path, options: CheckpointConfig) -> None:
-        from filelock import FileLock, Timeout
-
         self.path, self.options, self.checkpoints = path, options, path / "checkpoints"
         path.mkdir(parents=True, exist_ok=True)
-        self._lock = FileLock(path / ".lock", thread_local=False)
-        try:
-            self._lock.acquire(timeout=0)
-        except Timeout:
-            raise RunDirError(f"{path} is in use by another trainer") from None
+        self._lock = _lock(path)
+        self.journal = Journal(path / JOURNAL)
         self.saved, self._saved_at = -1, time.monotonic()
 
     @classmethod
-    def begin(cls, path: Path, options: CheckpointConfig, algorithm: Algorithm | RecurrentAlgorithm) -> Self:
+    def begin(
+        cls,
+        path: Path,
+        checkpoint_config: Mapping[str, Any],
+        options: Mapping[str, Any],
+        algorithm: Algorithm | RecurrentAlgorithm,
+    ) -> Self:
         """Return the directory of a new run, with its config.yaml.
+
+        Args:
+            path: Where.
+            checkpoint_config: Fields of `CheckpointConfig`, by name.
+            options: Of the trainer, those beside.
+            algorithm: What is trained.
 
         Raises:
             RunDirError: If there are checkpoints in it.
         """
-        run_dir = cls(path, options)
+        run_dir = cls(path, CheckpointConfig.parse(checkpoint_config))
         if checkpoint.numbered(run_dir.checkpoints):
             run_dir.close()
             raise RunDirError(f"{path} holds checkpoints of a run: use Trainer.resume, or another directory")
@@ -111,13 +78,22 @@ class RunDir:
             "env": algorithm.env_cls,
             "algorithm": next(name for name, kind in ALGORITHMS.items() if isinstance(algorithm, kind)),
             "algorithm_config": describe(algorithm),
-            "trainer": {"checkpoint_config": vars(options)},
+            "trainer": {"checkpoint_config": vars(run_dir.options), **options},
         }
-        write_file(path / _CONFIG, dump(config).encode())
+        # What a run without a checkpoint left here is none of this one's.
+        run_dir.journal.cut(-1)
+        forget_tracked_run(path)
+        write_file(path / CONFIG, dump(config).encode())
         return run_dir
+
+    def go_on(self, updates: int, env_steps: int) -> None:
+        """Note which checkpoint a run goes on from; metrics after it will come again."""
+        self.saved = updates
+        self.journal.cut(env_steps)
 
     def close(self) -> None:
         """Let another process have the directory."""
+        self.journal.close()
         self._lock.release()
 
     def is_due(self, updates: int) -> bool:
@@ -158,14 +134,32 @@ class RunDir:
         return value > before if self.options.best_is == "highest" else value < before
 
 
-def describe(algorithm: Algorithm | RecurrentAlgorithm) -> dict[str, Any]:
-    """Return the hyperparameters in use, all defaults resolved."""
-    hparams = algorithm.hparams
-    values = {field.name: getattr(hparams, field.name) for field in fields(hparams)}
-    if hparams.model is None:
-        values["model_config"] = algorithm.policy.model.config
-    values["optimizer_config"] = {"lr": 1e-3, **(hparams.optimizer_config or {})}
-    return {**values, "device": str(algorithm.device)}
+@contextmanager
+def holding(path: Path) -> Iterator[None]:
+    """Keep trainers out of a run directory meanwhile.
+
+    Raises:
+        RunDirError: If one is at work in it, or it is none.
+    """
+    if not (path / CONFIG).is_file():
+        raise RunDirError(f"{path} is not a run directory: there is no {CONFIG} in it")
+    lock = _lock(path)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _lock(path: Path) -> Any:
+    """Return the lock of a run directory, held; it dies with the process."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(path / ".lock", thread_local=False)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise RunDirError(f"{path} is in use by another trainer") from None
+    return lock
 
 
 def restore(algorithm: Algorithm | RecurrentAlgorithm, said: checkpoint.Checkpoint) -> None:
@@ -183,22 +177,3 @@ def restore(algorithm: Algorithm | RecurrentAlgorithm, said: checkpoint.Checkpoi
         algorithm.load_state_dict(before)
         message = f"{said.path} can't be used: {type(error).__name__}: {error}"
         raise checkpoint.CheckpointError(message) from error
-
-
-def read_config(path: Path) -> dict[str, Any]:
-    """Return what a run's config.yaml says.
-
-    Raises:
-        RunDirError: If there is none.
-        ConfigError: If it isn't what a run was made with.
-    """
-    file = path / _CONFIG
-    if not file.is_file():
-        raise RunDirError(f"{path} is not a run directory: there is no {_CONFIG} in it")
-    said = parse(file.read_text(encoding="utf-8", errors="replace"), str(file))
-    for key, kind in {"env": str, "algorithm": str, "algorithm_config": dict, "trainer": dict}.items():
-        if not isinstance(said.get(key), kind):
-            raise ConfigError(f"{file}: {key} is {said.get(key)!r:.60}, expected a {kind.__name__}")
-    if said["algorithm"] not in ALGORITHMS:
-        raise ConfigError(f"{file}: algorithm is {said['algorithm']}, expected {' or '.join(ALGORITHMS)}")
-    return said

@@ -13,15 +13,18 @@ from .conditions import Condition, HitsUpperBound, TimesOut
 from .data import ENV_TOTAL_STEPS, Config, Stats
 from .display import make_display, plot_learning_curve
 from .hparams import HparamsError
+from .journal import JOURNAL, read_rows
+from .mlflow_model import log_policy
 from .names import make_run_dir, resolve, runs_of
 from .recipes import RECIPES, Recipe
 from .run_config import RunConfig
-from .run_dir import ALGORITHMS
+from .run_options import ALGORITHMS
+from .tracked_run import TrackingError
 from .trainer import Trainer
 
 _STEPS = "algorithm/steps"
-_LONGEST_HISTORY = 4000
-"""Updates that are kept for the learning curve; beyond that, every other one of them is dropped."""
+_LONGEST_CURVE = 4000
+"""Updates in a learning curve; of more, every second, or third, and so on is drawn."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,32 +127,31 @@ def train(
         _say(console, f"Training {name} until {solved.recipe.goal}.")
     conditions = [*limits.conditions(), *(asked.stop_conditions or []), *([solved] if solved else [])]
     policy_path = directory / "policy.safetensors"
-    history: list[Stats] = []
+    last: Stats = {}
     start = time.monotonic()
     try:
         with make_display(console, name) as display:
-            for stats in trainer.updates(
+            for last in trainer.updates(
                 env_config=options.env_config,
                 eval_env_config=options.eval_env_config,
                 steps_per_eval=options.steps_per_eval,
                 stop_conditions=conditions,
             ):
-                history.append(stats)
-                if len(history) > _LONGEST_HISTORY:
-                    del history[1::2]
-                display.show(stats, limits.share(stats, time.monotonic() - start))
+                display.show(last, limits.share(last, time.monotonic() - start))
     finally:
         # Whatever happened, what was learned so far is kept.
-        if history:
+        if last:
             trainer.algorithm.policy.save(policy_path)
         trainer.close()
     seconds = time.monotonic() - start
     _say(console, _verdict(solved, trainer, seconds))
-    if history:
+    if last:
         _say(console, f"Policy:         {policy_path}")
-        title = f"{name}: {history[-1][ENV_TOTAL_STEPS]:,.0f} steps in {seconds:.0f} s"
-        _say(console, f"Learning curve: {_draw(history, title, directory)}")
+        title = f"{name}: {last[ENV_TOTAL_STEPS]:,.0f} steps, {trainer.steps} updates"
+        _say(console, f"Learning curve: {_draw(title, directory)}")
         _say(console, f"Tracked run:    {_where_tracked(trainer)}")
+        if trainer.interrupted is None and (said := _log_model(trainer)):
+            _say(console, f"Tracked model:  {said}")
         _say(console, f"To go on:       rlstack train --resume {directory}")
     return trainer.interrupted
 
@@ -167,6 +169,8 @@ def _begin(asked: RunConfig, run_dir: Path | None) -> tuple[Trainer, Path]:
             algorithm_config=algorithm_config,
             run_dir=directory,
             checkpoint_config=asked.trainer.checkpoint_config,
+            on_nonfinite=asked.trainer.on_nonfinite,
+            system_metrics=asked.trainer.system_metrics,
             track=asked.trainer.track,
         )
     except BaseException:
@@ -217,9 +221,13 @@ def _verdict(solved: Solved | None, trainer: Trainer, seconds: float) -> str:
     return f"{end}, after {trainer.steps} updates and {seconds:.0f} s."
 
 
-def _draw(history: list[Stats], title: str, directory: Path) -> str:
-    """Draw the learning curve; return where it is, or why there is none."""
+def _draw(title: str, directory: Path) -> str:
+    """Draw the learning curve of the whole run; return where it is, or why there is none."""
     path = directory / "learning_curve.png"
+    rows = list(read_rows(directory / JOURNAL))
+    history = [row.metrics for row in rows[:: -(-len(rows) // _LONGEST_CURVE) or 1]]
+    if not history:
+        return f"not drawn, {directory / JOURNAL} is empty"
     try:
         plot_learning_curve(history, title, path)
     except ImportError:
@@ -233,8 +241,20 @@ def _where_tracked(trainer: Trainer) -> str:
     if not tracker.enabled:
         return "none"
     if tracker.run_id is None or tracker.error is not None:
-        return f"incomplete, MLflow failed with {tracker.error}"
-    import mlflow
+        where = trainer.run_dir.path if trainer.run_dir else ""
+        return f"incomplete; to send the rest: rlstack sync {where}"
+    uri = tracker.run.uri
+    return (
+        f"{tracker.run_id} in {uri}\n{16 * ' '}mlflow ui --backend-store-uri {uri}  (needs rlstack[mlflow])"
+    )
 
-    uri = mlflow.get_tracking_uri()
-    return f"{tracker.run_id} in {uri}\n{16 * ' '}mlflow ui --backend-store-uri {uri}  (needs rlstack[ui])"
+
+def _log_model(trainer: Trainer) -> str | None:
+    """Log the policy as a model of the tracked run; return its name, or why it isn't, None if not tracked."""
+    tracker = trainer.tracker
+    if not tracker.enabled or tracker.run_id is None or tracker.error is not None:
+        return None
+    try:
+        return log_policy(trainer.algorithm.policy, tracker.run_id)
+    except TrackingError as error:
+        return f"none, {error}"

@@ -85,7 +85,33 @@ def check_spec(spec: object, name: str) -> None:
             )
 
 
-def mismatch(value: object, spec: TensorSpec, rows: int, name: str) -> str | None:
+def num_values(spec: TensorSpec) -> Any:
+    """Return how many values a leaf's numbers may have, from 0 on: an int or [*shape]; None if it is real."""
+    match kind(spec):
+        case cls if cls is Categorical:
+            return int(spec.space.n)
+        case cls if cls is MultiCategorical:
+            return spec.nvec
+        case cls if cls in (Binary, OneHot):
+            return 2
+    return None
+
+
+def outside(value: Tensor, spec: TensorSpec) -> Tensor:
+    """Return whether each number of a leaf [*N, *shape] isn't one that its spec allows, as bool."""
+    most = num_values(spec)
+    if isinstance(most, Tensor):
+        most = most.to(value.device)
+    if most is not None:
+        return (value < 0) | (value >= most)
+    if kind(spec) is Bounded:
+        return (value < spec.space.low.to(value.device)) | (value > spec.space.high.to(value.device))
+    return torch.zeros_like(value, dtype=torch.bool)
+
+
+def mismatch(
+    value: object, spec: TensorSpec, rows: int, name: str, device: torch.device | None = None
+) -> str | None:
     """Return in one sentence how a batch differs from its spec, or None where it doesn't.
 
     Args:
@@ -93,6 +119,7 @@ def mismatch(value: object, spec: TensorSpec, rows: int, name: str) -> str | Non
         spec: What one row must look like.
         rows: The expected first dimension.
         name: What to call the value in the sentence.
+        device: Where it must be; None is anywhere.
     """
     if isinstance(spec, Composite):
         if not isinstance(value, TensorDict):
@@ -105,7 +132,7 @@ def mismatch(value: object, spec: TensorSpec, rows: int, name: str) -> str | Non
         expected, got = set(spec.keys()), set(value.keys())
         if expected != got:
             return f"{name} has the keys {sorted(got)}, expected {sorted(expected)}"
-        parts = (mismatch(value.get(key), leaf, rows, f"{name}.{key}") for key, leaf in spec.items())
+        parts = (mismatch(value.get(key), leaf, rows, f"{name}.{key}", device) for key, leaf in spec.items())
         return next((part for part in parts if part), None)
     if not isinstance(value, Tensor):
         return f"{name} is {_describe(value)}, expected a torch.Tensor: convert it with torch.as_tensor"
@@ -116,7 +143,13 @@ def mismatch(value: object, spec: TensorSpec, rows: int, name: str) -> str | Non
         )
     if value.dtype != spec.dtype:
         return f"{name} has dtype {value.dtype}, expected {spec.dtype}: convert it with .to({spec.dtype})"
+    if device is not None and not _is_on(value, device):
+        return f"{name} is on {value.device}, expected {device}: make it with device=self.device"
     return None
+
+
+def _is_on(value: Tensor, device: torch.device) -> bool:
+    return value.device.type == device.type and device.index in (None, value.device.index)
 
 
 def num_rows(value: object) -> int:

@@ -114,9 +114,9 @@ def _time_environment(algorithm: Algorithm) -> float:
     for _ in range(3):
         _wait(algorithm.device)
         start = time.perf_counter()
-        checked_reset(env, num_envs, config)
+        checked_reset(env, num_envs, config, algorithm.device)
         for step, samples in enumerate(algorithm.collector.buffer.actions):
-            checked_step(env, num_envs, algorithm.policy.to_env(samples), step)
+            checked_step(env, num_envs, algorithm.policy.to_env(samples), step, algorithm.device)
         _wait(algorithm.device)
         times.append(time.perf_counter() - start)
     return min(times)

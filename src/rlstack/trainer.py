@@ -5,21 +5,22 @@ import math
 import os
 import signal
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from importlib.metadata import version
 from pathlib import Path
 from typing import final
 
 from . import checkpoint, data
 from .algorithm import Algorithm, RecurrentAlgorithm
 from .conditions import Condition, any_of
-from .config import find_class, find_classes
 from .data import Config, Stats
-from .device import memory_stats
+from .device import memory_stats, system_stats
 from .env.base import EnvFactory
-from .run_dir import ALGORITHMS, CheckpointConfig, RunDir, read_config, restore
+from .guards import Guard, OnNonFinite
+from .run_dir import RunDir, restore
+from .run_options import check_trainer, make_algorithm, trainer_of
 from .signals import interruptible
+from .tracked_run import track_as
 from .tracking import Tracker
 
 _log = logging.getLogger(__name__)
@@ -37,8 +38,11 @@ class Trainer:
         algorithm_cls: `Algorithm` or `RecurrentAlgorithm`.
         algorithm_config: Hyperparameters of the algorithm, by name.
         stop_conditions: When `run` stops: as soon as any of them holds.
-        run_dir: Where to keep the configuration and checkpoints; None keeps nothing.
-        checkpoint_config: Fields of `rlstack.run_dir.CheckpointConfig`, by name: when to write a checkpoint.
+        run_dir: Where to keep the configuration, metrics and checkpoints; None keeps nothing.
+        checkpoint_config: Fields of `rlstack.run_options.CheckpointConfig`: when to write a checkpoint.
+        on_nonfinite: After NaN or infinity: `raise` the error, `skip` what it was in, or `restore` the last
+            checkpoint with half the learning rate; both a bounded number of times.
+        system_metrics: Whether the statistics have those of the machine too, `system/…`.
         track: Whether to track with MLflow.
 
     Raises:
@@ -59,26 +63,28 @@ class Trainer:
         algorithm_cls: type[Algorithm] | type[RecurrentAlgorithm] = Algorithm,
         algorithm_config: Config | None = None,
         stop_conditions: Sequence[Condition] | None = None,
-        run_dir: str | os.PathLike[str] | None = None,
+        run_dir: str | os.PathLike[str] | RunDir | None = None,
         checkpoint_config: Config | None = None,
+        on_nonfinite: OnNonFinite = "raise",
+        system_metrics: bool = False,
         track: bool = True,
     ) -> None:
-        if algorithm_cls not in ALGORITHMS.values():
-            raise TypeError(f"algorithm_cls is {algorithm_cls!r}, expected Algorithm or RecurrentAlgorithm")
-        if algorithm_config is not None and not isinstance(algorithm_config, Mapping):
-            raise TypeError(f"algorithm_config is {algorithm_config!r}, expected hyperparameters by name")
+        check_trainer(run_dir, checkpoint_config, on_nonfinite)
         self.stop_condition = any_of(stop_conditions or [])
-        self.algorithm = algorithm_cls(env_cls, **(algorithm_config or {}))
+        self.algorithm = make_algorithm(env_cls, algorithm_cls, algorithm_config)
         self.collects, self.steps = 0, 0
         """How many horizons have been collected, and how often the policy has been updated."""
         self.interrupted, self._resumed = None, False
         self._last: Stats = {}
-        if checkpoint_config is not None and run_dir is None:
-            raise ValueError("checkpoint_config needs a run_dir to keep checkpoints in")
-        options = CheckpointConfig.parse(checkpoint_config or {})
-        self.run_dir = None if run_dir is None else RunDir.begin(Path(run_dir), options, self.algorithm)
-        tags = {"version": version("rlstack"), "env": self.algorithm.params["env"]}
-        self.tracker = Tracker(self.algorithm.params, tags, enabled=track)
+        self._system_metrics = system_metrics
+        if run_dir is None or isinstance(run_dir, RunDir):
+            self.run_dir = run_dir
+        else:
+            options = {"on_nonfinite": on_nonfinite, "system_metrics": system_metrics}
+            self.run_dir = RunDir.begin(Path(run_dir), checkpoint_config or {}, options, self.algorithm)
+        self._guard = Guard(self.algorithm, on_nonfinite, self.run_dir and self.run_dir.checkpoints)
+        run = track_as(self.algorithm.params, self.run_dir and self.run_dir.path)
+        self.tracker = Tracker(run, self.run_dir and self.run_dir.journal, enabled=track)
 
     @classmethod
     def resume(
@@ -105,24 +111,15 @@ class Trainer:
             ConfigError: If its config.yaml can't be used.
             CheckpointError: If it has no sound checkpoint.
         """
-        said = read_config(Path(run_dir))
-        options = {**said["algorithm_config"], **(algorithm_config or {})}
-        if "model" in (algorithm_config or {}):
-            options |= {"model_cls": None, "model_config": None}
-        trainer = cls(
-            find_class(said["env"], "env") if env_cls is None else env_cls,
-            algorithm_cls=ALGORITHMS[said["algorithm"]],
-            algorithm_config=find_classes(options),
-            stop_conditions=stop_conditions,
-            track=track,
-        )
-        trainer.run_dir = RunDir(Path(run_dir), CheckpointConfig.parse(said["trainer"]["checkpoint_config"]))
+        env_cls, options, checkpoints = trainer_of(Path(run_dir), env_cls, algorithm_config)
+        directory = RunDir(Path(run_dir), checkpoints)
         try:
-            trainer._take_over(checkpoint.read_latest(trainer.run_dir.checkpoints))
+            trainer = cls(env_cls, run_dir=directory, stop_conditions=stop_conditions, track=track, **options)
+            trainer._take_over(checkpoint.read_latest(directory.checkpoints))
+            directory.go_on(trainer.steps, trainer.algorithm.env_steps)
         except BaseException:
-            trainer.run_dir.close()
+            directory.close()
             raise
-        trainer.run_dir.saved = trainer.steps
         return trainer
 
     def save(self, directory: str | os.PathLike[str] | None = None) -> Path:
@@ -149,6 +146,9 @@ class Trainer:
             "mlflow_run_id": self.tracker.run_id,
         }
         where = run_dir.checkpoints if run_dir else Path(directory or "")
+        if run_dir:
+            # Whoever goes on from the checkpoint finds the metrics up to it.
+            run_dir.journal.sync()
         path = checkpoint.write(where, self.steps, algorithm.policy, algorithm.state_dict(), info)
         if run_dir:
             run_dir.keep(path, self._last)
@@ -213,12 +213,8 @@ class Trainer:
         Returns:
             The statistics of the last update; empty if there was none.
         """
-        updates = self.updates(
-            env_config=env_config,
-            eval_env_config=eval_env_config,
-            steps_per_eval=steps_per_eval,
-            stop_conditions=stop_conditions,
-        )
+        how = {"env_config": env_config, "eval_env_config": eval_env_config}
+        updates = self.updates(**how, steps_per_eval=steps_per_eval, stop_conditions=stop_conditions)
         last = deque(updates, maxlen=1)
         return last[0] if last else {}
 
@@ -265,13 +261,15 @@ class Trainer:
                     self.tracker.close(status)
 
     def _update(self, env_config: Config | None) -> Stats:
-        stats = self.algorithm.collect(env_config=env_config)
-        self.collects += 1
-        stats |= self.algorithm.step()
+        if self._guard.goes_back and self.run_dir is not None and self.run_dir.saved < 0:
+            self._try_to_save()
+        stats, horizons = self._guard.update(env_config)
+        self.collects += horizons
         self.steps += 1
         self._last = {
             **stats,
             **memory_stats(self.algorithm.device),
+            **(system_stats(self.algorithm.device) if self._system_metrics else {}),
             "algorithm/collects": float(self.collects),
             "algorithm/steps": float(self.steps),
             data.ENV_TOTAL_STEPS: float(self.algorithm.env_steps),

@@ -110,19 +110,27 @@ def make_env(factory: EnvFactory, num_envs: int, config: Config | None, device: 
     return env
 
 
-def checked_reset(env: Any, num_envs: int, config: Config | None) -> Batch:
+def checked_reset(env: Any, num_envs: int, config: Config | None, device: torch.device) -> Batch:
     """Return the observations [B, ...] after a reset, their form checked.
+
+    Args:
+        env: The environment.
+        num_envs: B.
+        config: Options that change from now on.
+        device: Where the observations must be.
 
     Raises:
         EnvError: If they don't fit the specs.
     """
     with _faults(f"{type(env).__name__}.reset"):
         obs = env.reset(config=config)
-    _check_obs(env, obs, num_envs, "reset")
+    _check_obs(env, obs, num_envs, "reset", device)
     return obs
 
 
-def checked_step(env: Any, num_envs: int, action: Batch, step: int) -> tuple[Batch, Tensor]:
+def checked_step(
+    env: Any, num_envs: int, action: Batch, step: int, device: torch.device
+) -> tuple[Batch, Tensor]:
     """Return the observations [B, ...] and rewards [B, 1] after a step, their form checked.
 
     Args:
@@ -130,6 +138,7 @@ def checked_step(env: Any, num_envs: int, action: Batch, step: int) -> tuple[Bat
         num_envs: B.
         action: [B, *A].
         step: Which step of the horizon this is, for the error.
+        device: Where observations and rewards must be.
 
     Raises:
         EnvError: If they don't fit the specs, or the environment raised an error.
@@ -143,10 +152,10 @@ def checked_step(env: Any, num_envs: int, action: Batch, step: int) -> tuple[Bat
         raise EnvError(
             f'{name}.step returned {_contents(out)}, expected a TensorDict with "{OBS}" and "{REWARDS}"'
         ) from None
-    _check_obs(env, obs, num_envs, f"step (step {step} of the horizon)")
+    _check_obs(env, obs, num_envs, f"step (step {step} of the horizon)", device)
     floating = isinstance(rewards, Tensor) and rewards.is_floating_point()
     spec = _reward_spec(rewards.dtype if floating else torch.get_default_dtype())
-    if problem := specs.mismatch(rewards, spec, num_envs, REWARDS):
+    if problem := specs.mismatch(rewards, spec, num_envs, REWARDS, device):
         raise EnvError(f"{name}.step (step {step} of the horizon): {problem}")
     return obs, rewards
 
@@ -173,8 +182,8 @@ def load_env_state(env: Any, state: Config) -> None:
         env.load_state_dict(state)
 
 
-def _check_obs(env: Any, obs: Batch, num_envs: int, where: str) -> None:
-    if problem := specs.mismatch(obs, env.observation_spec, num_envs, OBS):
+def _check_obs(env: Any, obs: Batch, num_envs: int, where: str, device: torch.device) -> None:
+    if problem := specs.mismatch(obs, env.observation_spec, num_envs, OBS, device):
         raise EnvError(f"{type(env).__name__}.{where}: {problem}")
 
 

@@ -1,0 +1,218 @@
+"""A run's metrics on disk: a line of JSON for each update, written before anything is sent anywhere.
+
+    {"time": 1767225600000, "step": 4096, "metrics": {"returns/mean": 1.5, "losses/total": null}}
+
+`time` is in milliseconds since 1970, `step` the environment steps so far; null is NaN or infinite.
+"""
+
+import json
+import logging
+import math
+import os
+import re
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final, final
+
+from .rows import Row, Waiting, first_rows
+
+JOURNAL: Final = "metrics.jsonl"
+"""Its name in a run directory."""
+_HEAD = re.compile(rb'\A\{"time": (\d{1,18}), "step": (\d{1,18}), "metrics": \{')
+_LONGEST_LINE: Final = 2**20
+"""Bytes; more is no row."""
+_MOST_AT_ONCE: Final = 4096
+"""Metrics that are written at once."""
+_MOST_WAITING: Final = 100_000
+"""Rows that may wait in memory for a file that can't be written."""
+
+_log = logging.getLogger(__name__)
+
+
+@final
+class Journal:
+    """Rows in a file, appended by the trainer and read again by what sends them.
+
+    A row that can't be written waits in memory, and is written with a later one.
+
+    Args:
+        path: The file; what a killed process left half written at its end is cut off.
+
+    Raises:
+        OSError: If it can't be opened.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self._lock = path, threading.Lock()
+        path.touch()
+        self._size, self._count = _complete(path)
+        os.truncate(path, self._size)
+        self._unwritten = Waiting(_MOST_WAITING)
+        self._failed = False
+        self._sent, self._peeked = 0, 0
+        """Lines that have been sent, and that will have been."""
+        self._read, self._offset = 0, 0
+        """Sent lines that have been read past, and their bytes."""
+
+    def __len__(self) -> int:
+        """Return how many rows haven't been sent."""
+        return self._count + len(self._unwritten) - self._sent
+
+    @property
+    def thinned(self) -> bool:
+        """Whether a row has been dropped: only where for very long none could be written."""
+        return self._unwritten.thinned
+
+    def append(self, row: Row) -> None:
+        """Write a row; if that can't be, it waits."""
+        with self._lock:
+            self._unwritten.append(row)
+            self._write()
+
+    def _write(self, *, everything: bool = False) -> None:
+        """Write the rows that wait, in their order."""
+        while rows := self._unwritten.peek(_MOST_AT_ONCE, everything=everything):
+            data = b"".join(map(_line, rows))
+            try:
+                if self._put(data) != len(data):
+                    raise OSError("there is no space left for a whole row")
+            except OSError as error:
+                os.truncate(self.path, self._size)
+                if not self._failed:
+                    _log.warning("%s can't be written, rows wait in memory: %s", self.path, error)
+                self._failed = True
+                return
+            self._unwritten.done()
+            self._size, self._count, self._failed = self._size + len(data), self._count + len(rows), False
+
+    def _put(self, data: bytes) -> int:
+        """Append bytes; return how many of them there was space for."""
+        with self.path.open("ab", buffering=0) as file:
+            return file.write(data)
+
+    def sync(self) -> None:
+        """Make sure that what has been written survives a crash.
+
+        Raises:
+            OSError: If that can't be.
+        """
+        with self.path.open("rb") as file:
+            os.fsync(file.fileno())
+
+    def close(self) -> None:
+        """Write what waits, if that can be."""
+        with self._lock:
+            self._write(everything=True)
+            if waiting := len(self._unwritten):
+                _log.warning("%d updates are not in %s: it can't be written", waiting, self.path)
+
+    def cut(self, step: int) -> None:
+        """Remove the rows after so many environment steps: a run goes on from there."""
+        with self._lock:
+            size = count = 0
+            for line in _lines(self.path, 0, self._size):
+                head = _HEAD.match(line)
+                if head is not None and int(head[2]) > step:
+                    break
+                size, count = size + len(line), count + 1
+            os.truncate(self.path, size)
+            self._size, self._count = size, count
+            self.rewind()
+
+    def peek(self, most: int, *, everything: bool = True) -> list[Row]:
+        """Return the first rows that haven't been sent; they count as sent after `done`.
+
+        Args:
+            most: How many metrics at most, of one row at least.
+            everything: Of no importance here: none is passed over.
+        """
+        unsent = self._unsent()
+        rows = list(first_rows((row for _, row in unsent), most))
+        self._peeked = unsent[len(rows) - 1][0] if rows else self._count
+        return rows
+
+    def done(self) -> None:
+        """Let the rows that `peek` returned last count as sent."""
+        self._sent = self._peeked
+
+    def skip(self, step: int) -> None:
+        """Let the rows up to so many environment steps count as sent."""
+        while rows := self._unsent():
+            past = [number for number, row in rows if row.step <= step]
+            self._sent = max(past, default=self._sent)
+            if len(past) < len(rows):
+                return
+
+    def rewind(self) -> None:
+        """Let no row count as sent."""
+        self._sent = self._peeked = self._read = self._offset = 0
+
+    def _unsent(self, most: int = 1000) -> list[tuple[int, Row]]:
+        """Return the first rows that haven't been sent, with the numbers of their lines from 1 on."""
+        found: list[tuple[int, Row]] = []
+        with self._lock:
+            size = self._size
+        number, offset = self._read, self._offset
+        for line in _lines(self.path, offset, size):
+            number, offset = number + 1, offset + len(line)
+            if number <= self._sent:
+                self._read, self._offset = number, offset
+            elif (row := _row(line)) is None:
+                _log.warning("%s: line %d is damaged, it is left out", self.path, number)
+            else:
+                found.append((number, row))
+                if len(found) == most:
+                    break
+        return found
+
+
+def read_rows(path: Path) -> Iterator[Row]:
+    """Yield the rows of a journal; damaged lines are left out.
+
+    Raises:
+        OSError: If it can't be read.
+    """
+    for line in _lines(path, 0, _complete(path)[0]):
+        if (row := _row(line)) is not None:
+            yield row
+
+
+def _complete(path: Path) -> tuple[int, int]:
+    """Return how many bytes of a file are whole lines, and how many these are."""
+    size = count = 0
+    with path.open("rb") as file:
+        while data := file.read(2**20):
+            count += data.count(b"\n")
+            end = data.rfind(b"\n")
+            if end >= 0:
+                size = file.tell() - len(data) + end + 1
+    return size, count
+
+
+def _lines(path: Path, start: int, end: int) -> Iterator[bytes]:
+    """Yield the lines between two places in a file; of one that is too long only a part."""
+    with path.open("rb") as file:
+        file.seek(start)
+        while start < end and (line := file.readline()):
+            start += len(line)
+            yield line
+
+
+def _line(row: Row) -> bytes:
+    metrics = {key: value if math.isfinite(value) else None for key, value in row.metrics.items()}
+    return (json.dumps({"time": row.time, "step": row.step, "metrics": metrics}) + "\n").encode()
+
+
+def _row(line: bytes) -> Row | None:
+    """Return what a line says; None if it isn't what `_line` writes."""
+    if len(line) > _LONGEST_LINE or _HEAD.match(line) is None:
+        return None
+    try:
+        said = json.loads(line)
+        metrics = {
+            str(key): math.nan if value is None else float(value) for key, value in said["metrics"].items()
+        }
+        return Row(int(said["time"]), int(said["step"]), metrics)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError):
+        return None

@@ -1,0 +1,146 @@
+"""What a run is made with: the options of its trainer, and all of it as its config.yaml says it."""
+
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+from .algorithm import Algorithm, RecurrentAlgorithm
+from .config import ConfigError, find_class, find_classes, parse
+from .data import Config
+from .env.base import EnvFactory
+from .hparams import checked
+
+ALGORITHMS: dict[str, type[Algorithm] | type[RecurrentAlgorithm]] = {
+    "feedforward": Algorithm,
+    "recurrent": RecurrentAlgorithm,
+}
+"""By their names in a configuration."""
+
+CONFIG = "config.yaml"
+
+
+class RunDirError(ValueError):
+    """A run directory is none, holds another run, or is in use."""
+
+
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(strict=True, allow_inf_nan=False))
+class CheckpointConfig:
+    """When to write a checkpoint, and which ones to keep.
+
+    Raises:
+        HparamsError: From `parse`, which says what to change.
+    """
+
+    every_updates: Annotated[int, Field(ge=1)] | None = None
+    """Write one after every so many updates."""
+    every_seconds: Annotated[float, Field(ge=0)] | None = 300.0
+    """Write one when so long has passed since the last one."""
+    keep: Annotated[int, Field(ge=1)] = 3
+    """How many of the last ones to keep; the best one is kept too."""
+    best: str = "returns/mean"
+    """Statistic that says which one is the best."""
+    best_is: Literal["highest", "lowest"] = "highest"
+    """Whether the best one has the highest or the lowest value of it."""
+
+    @classmethod
+    def parse(cls, values: Mapping[str, Any]) -> Self:
+        """Return the options with these values and the defaults for the rest.
+
+        Raises:
+            HparamsError: If a name is unknown or a value can't be, with what to do about it.
+        """
+        return checked(cls, values, "an option of checkpoint_config")
+
+
+def make_algorithm(
+    env_cls: EnvFactory, algorithm_cls: Any, algorithm_config: Config | None
+) -> Algorithm | RecurrentAlgorithm:
+    """Return an algorithm with hyperparameters by name.
+
+    Raises:
+        TypeError: If the class is another one, or there are no names.
+        HparamsError, EnvError: As the algorithm raises them.
+    """
+    if algorithm_cls not in ALGORITHMS.values():
+        raise TypeError(f"algorithm_cls is {algorithm_cls!r}, expected Algorithm or RecurrentAlgorithm")
+    if algorithm_config is not None and not isinstance(algorithm_config, Mapping):
+        raise TypeError(f"algorithm_config is {algorithm_config!r}, expected hyperparameters by name")
+    made: Algorithm | RecurrentAlgorithm = algorithm_cls(env_cls, **(algorithm_config or {}))
+    return made
+
+
+def check_trainer(run_dir: Any, checkpoint_config: Config | None, on_nonfinite: str) -> None:
+    """Refuse options of a trainer that don't go together.
+
+    Raises:
+        ValueError: With what to change.
+    """
+    if on_nonfinite not in ("raise", "skip", "restore"):
+        raise ValueError(f"on_nonfinite is {on_nonfinite!r}, expected raise, skip or restore")
+    if run_dir is None and checkpoint_config is not None:
+        raise ValueError("checkpoint_config needs a run_dir to keep checkpoints in")
+    if run_dir is None and on_nonfinite == "restore":
+        raise ValueError("on_nonfinite is restore, which needs a run_dir with checkpoints to go back to")
+
+
+def trainer_of(
+    path: Path, env_cls: EnvFactory | None, algorithm_config: Config | None
+) -> tuple[EnvFactory, dict[str, Any], CheckpointConfig]:
+    """Return the environment, the options of its trainer and those of its checkpoints, as a run began.
+
+    Args:
+        path: The run's directory.
+        env_cls: The environment's class, if its name in the run's config.yaml doesn't do.
+        algorithm_config: Hyperparameters that can't be read from there, like a `model`.
+
+    Raises:
+        RunDirError: If there is no such run.
+        ConfigError, HparamsError: If its config.yaml can't be used.
+    """
+    said = read_config(path)
+    values = {**said["algorithm_config"], **(algorithm_config or {})}
+    if "model" in (algorithm_config or {}):
+        values |= {"model_cls": None, "model_config": None}
+    known = {
+        name: said["trainer"][name] for name in ("on_nonfinite", "system_metrics") if name in said["trainer"]
+    }
+    options = {
+        "algorithm_cls": ALGORITHMS[said["algorithm"]],
+        "algorithm_config": find_classes(values),
+        **known,
+    }
+    checkpoints = CheckpointConfig.parse(said["trainer"].get("checkpoint_config", {}))
+    return find_class(said["env"], "env") if env_cls is None else env_cls, options, checkpoints
+
+
+def describe(algorithm: Algorithm | RecurrentAlgorithm) -> dict[str, Any]:
+    """Return the hyperparameters in use, all defaults resolved."""
+    hparams = algorithm.hparams
+    values = {field.name: getattr(hparams, field.name) for field in fields(hparams)}
+    if hparams.model is None:
+        values["model_config"] = algorithm.policy.model.config
+    values["optimizer_config"] = {"lr": 1e-3, **(hparams.optimizer_config or {})}
+    return {**values, "device": str(algorithm.device)}
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Return what a run's config.yaml says.
+
+    Raises:
+        RunDirError: If there is none.
+        ConfigError: If it isn't what a run was made with.
+    """
+    file = path / CONFIG
+    if not file.is_file():
+        raise RunDirError(f"{path} is not a run directory: there is no {CONFIG} in it")
+    said = parse(file.read_text(encoding="utf-8", errors="replace"), str(file))
+    for key, kind in {"env": str, "algorithm": str, "algorithm_config": dict, "trainer": dict}.items():
+        if not isinstance(said.get(key), kind):
+            raise ConfigError(f"{file}: {key} is {said.get(key)!r:.60}, expected a {kind.__name__}")
+    if said["algorithm"] not in ALGORITHMS:
+        raise ConfigError(f"{file}: algorithm is {said['algorithm']}, expected {' or '.join(ALGORITHMS)}")
+    return said

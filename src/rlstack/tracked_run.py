@@ -1,0 +1,121 @@
+"""Which MLflow run a training is tracked in: a small file in the run directory, `tracking.json`.
+
+With it and the journal, what MLflow hasn't got can be sent at any time, by another process too.
+"""
+
+import json
+import logging
+import os
+import re
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, final
+
+from .files import write_file
+
+_FORMAT = "rlstack.tracking.1"
+_FILE = "tracking.json"
+_LARGEST = 2**22
+"""Bytes; more is no such file."""
+
+_log = logging.getLogger(__name__)
+
+
+class TrackingError(RuntimeError):
+    """A run's metrics can't be sent to MLflow; says why, and what to do."""
+
+
+@final
+@dataclass
+class TrackedRun:
+    """An MLflow run, and what is to be said of it."""
+
+    params: dict[str, str]
+    tags: dict[str, str]
+    run_id: str | None = None
+    """None as long as there is none."""
+    uri: str | None = None
+    """Where it is, without user and password."""
+    owned: bool = False
+    """Whether rlstack made the run, and so has to end it."""
+    status: str = "RUNNING"
+    """Of the training, in MLflow's words."""
+    directory: Path | None = field(default=None, repr=False)
+    """Where to keep all this; None doesn't."""
+
+    def save(self) -> None:
+        """Write the file; if that can't be, training goes on."""
+        if self.directory is None:
+            return
+        said = {key: value for key, value in asdict(self).items() if key != "directory"}
+        try:
+            write_file(self.directory / _FILE, json.dumps({"format": _FORMAT, **said}, indent=1).encode())
+        except OSError as error:
+            _log.warning("%s can't be written: %s", self.directory / _FILE, error)
+
+
+def track_as(params: dict[str, str], directory: Path | None) -> TrackedRun:
+    """Return what to track a training as: the run that its directory names, or a new one.
+
+    Args:
+        params: Of the algorithm.
+        directory: Of the run; None if it has none.
+    """
+    run = TrackedRun(params, {"version": version("rlstack"), "env": params["env"]}, directory=directory)
+    if directory is not None and (directory / _FILE).exists():
+        try:
+            said = _read(directory / _FILE)
+        except TrackingError as error:
+            _log.warning("%s; MLflow gets a new run with all metrics", error)
+        else:
+            run.run_id, run.uri, run.owned = said["run_id"], said["uri"], said["owned"]
+    return run
+
+
+def read_tracked_run(directory: Path) -> TrackedRun:
+    """Return what a run directory says of its MLflow run.
+
+    Raises:
+        TrackingError: If the file isn't there, or is damaged.
+    """
+    said = _read(directory / _FILE)
+    del said["format"]
+    return TrackedRun(**said, directory=directory)
+
+
+def forget_tracked_run(directory: Path) -> None:
+    """Remove the file: another run begins."""
+    (directory / _FILE).unlink(missing_ok=True)
+
+
+def public_uri(uri: str) -> str:
+    """Return where a store is: without user and password, and with a file's path from the root."""
+    name = uri.removeprefix("sqlite:///")
+    if name not in (uri, ""):
+        return f"sqlite:///{os.path.abspath(name)}"
+    return re.sub(r"(?<=://)[^/@]*@", "", uri)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        if path.stat().st_size > _LARGEST:
+            raise TrackingError(f"{path} is damaged: it is too large")
+        said = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise TrackingError(f"{path.parent} was never tracked: there is no {path.name} in it") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise TrackingError(f"{path} can't be read: {error}") from error
+    kinds: dict[str, Any] = {"format": str, "params": dict, "tags": dict, "owned": bool, "status": str}
+    kinds |= {"run_id": str | None, "uri": str | None}
+    if not isinstance(said, dict) or said.keys() != kinds.keys():
+        raise TrackingError(f"{path} is damaged: it should say {', '.join(kinds)}")
+    texts: Any = (said["params"], said["tags"])
+    if (
+        said["format"] != _FORMAT
+        or not all(isinstance(said[key], kind) for key, kind in kinds.items())
+        or not all(isinstance(text, str) for each in texts for text in each.values())
+        or (said["run_id"] is not None and not re.fullmatch(r"[\w-]{1,256}", said["run_id"]))
+    ):
+        raise TrackingError(f"{path} is damaged: it isn't what rlstack writes")
+    return said

@@ -1,0 +1,119 @@
+"""Policies as MLflow models, loaded again where pickle is not allowed."""
+
+import os
+import subprocess
+import sys
+
+import mlflow
+import numpy as np
+import pytest
+import torch
+from proofs import envs
+
+from rlstack import Algorithm, RecurrentAlgorithm, Trainer
+from rlstack.conditions import HitsUpperBound
+from rlstack.env import CartPole, ContinuousDummyEnv, DiscreteDummyEnv, Pendulum
+from rlstack.mlflow_model import _leaves, log_policy
+from rlstack.tracked_run import TrackingError
+
+from .helpers import SMALL
+
+CONFIG = {"num_envs": 8, "horizon": 8, "device": "cpu", "seed": 0}
+
+
+def trained(env_cls, cls=Algorithm, **changes):
+    small = {"hidden_size": 8} if cls is RecurrentAlgorithm else SMALL
+    algorithm = cls(env_cls, **{**CONFIG, "model_config": small, **changes})
+    algorithm.collect()
+    algorithm.step()
+    return algorithm
+
+
+LOAD = """
+import sys, mlflow, numpy
+uri, inputs, outputs = sys.argv[1:]
+assert "rlstack" not in sys.modules
+model = mlflow.pytorch.load_model(uri)
+import torch
+given = [torch.from_numpy(part) for part in numpy.load(inputs).values()]
+made = model(*given)
+made = [made] if isinstance(made, torch.Tensor) else list(made)
+numpy.savez(outputs, *[part.detach().numpy() for part in made])
+assert "rlstack" not in sys.modules
+"""
+
+
+@pytest.mark.parametrize(
+    ("env_cls", "cls", "changes"),
+    [
+        (CartPole, Algorithm, {}),
+        (Pendulum, Algorithm, {"normalize_observations": True}),
+        (DiscreteDummyEnv, RecurrentAlgorithm, {}),
+        (type("Nested", (envs.Sound,), {"nested": True}), Algorithm, {}),
+    ],
+)
+def test_loaded_without_pickle_it_acts_as_the_policy(env_cls, cls, changes, tracked, tmp_path):
+    algorithm = trained(env_cls, cls, **changes)
+    policy = algorithm.policy
+    with mlflow.start_run() as run:
+        pass
+    uri = log_policy(policy, run.info.run_id)
+    [model] = tracked.search_logged_models(
+        [run.info.experiment_id], filter_string=f"source_run_id='{run.info.run_id}'"
+    )
+    assert (model.name, model.model_uri) == ("policy", uri)
+    assert tracked.get_run(run.info.run_id).info.status == "FINISHED"
+    obs = algorithm.collector.buffer.obs[-1][:5]
+    state = policy.initial_state(5)
+    parts = _leaves(policy.observation_spec, obs)
+    parts += [] if state is None else _leaves(policy.state_spec, state)
+    signature = mlflow.models.get_model_info(uri).signature
+    assert [spec.shape[1:] for spec in signature.inputs.inputs] == [tuple(part.shape[1:]) for part in parts]
+    inputs, outputs = tmp_path / "inputs.npz", tmp_path / "outputs.npz"
+    np.savez(inputs, *[part.numpy() for part in parts])
+    environment = {**os.environ, "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"}
+    done = subprocess.run(
+        [sys.executable, "-c", LOAD, uri, str(inputs), str(outputs)],
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    made = [torch.from_numpy(part) for part in np.load(outputs).values()]
+    step = policy.act(obs, state, deterministic=True)
+    expected = _leaves(policy.action_spec, step.actions)
+    expected += [] if state is None else _leaves(policy.state_spec, step.state)
+    for one, other in zip(made, expected, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_any_number_of_rows_goes_in_as_an_array(tracked):
+    policy = trained(ContinuousDummyEnv).policy
+    with mlflow.start_run() as run:
+        pass
+    model = mlflow.pyfunc.load_model(log_policy(policy, run.info.run_id))
+    for rows in (1, 2, 7):
+        obs = torch.randn(rows, 1)
+        expected = policy.act(obs, deterministic=True).actions
+        torch.testing.assert_close(torch.from_numpy(model.predict(obs.numpy())), expected)
+
+
+def test_what_is_missing_is_said(tracked, monkeypatch):
+    trainer = Trainer(DiscreteDummyEnv, algorithm_config={**CONFIG, "model_config": SMALL})
+    trainer.run(stop_conditions=[HitsUpperBound("algorithm/steps", 1)])
+    monkeypatch.setattr("rlstack.mlflow_model.find_spec", lambda name: None)
+    with pytest.raises(TrackingError, match=r"pip install rlstack\[mlflow\]"):
+        log_policy(trainer.algorithm.policy, trainer.tracker.run_id)
+
+
+def test_what_cannot_be_exported_is_said(tracked):
+    class Jumping(torch.nn.Module):
+        def forward(self, obs):
+            return obs if obs.sum().item() > 0 else -obs
+
+    policy = trained(DiscreteDummyEnv).policy
+    policy.model.encoder = Jumping()
+    with mlflow.start_run() as run:
+        pass
+    with pytest.raises(TrackingError, match=r"\w+: "):
+        log_policy(policy, run.info.run_id)
