@@ -5,16 +5,18 @@ python -m proofs [NAME …] [--write]
 
 import argparse
 import json
+import logging
 import sys
 import tempfile
 import time
 from datetime import date
 from pathlib import Path
 
-from . import configs, damage, disk, envs, hostile, kills, memory, outages, seeds, signals
+from . import configs, damage, disk, envs, hostile, kills, memory, modes, outages, seeds, signals
 
 PROOFS = {
     "R1 kills": kills.prove,
+    "R2 modes": modes.prove,
     "R3 damage": damage.prove,
     "R4 configs": configs.prove,
     "R5 R6 envs": envs.prove,
@@ -39,6 +41,8 @@ def main() -> int:
     known = [name.split()[-1] for name in PROOFS]
     if unknown := set(arguments.names) - set(known):
         parser.error(f"there is no proof {', '.join(unknown)}: expected {', '.join(known)}")
+    # Each damaged checkpoint would be named.
+    logging.getLogger("rlstack").setLevel(logging.ERROR)
     found = {}
     for name in [name for name in PROOFS if name.split()[-1] in (arguments.names or name)]:
         start = time.monotonic()

@@ -75,7 +75,7 @@ HAND_WRITTEN = [
     ("algorithm_config: {enable_amp: 1}", "algorithm_config.enable_amp is 1, expected True or False"),
     ("algorithm_config: {seed: -1}", "algorithm_config.seed is -1"),
     ("algorithm_config: {engine: fast}", "algorithm_config.engine is 'fast'"),
-    ("algorithm_config: {device: gpu}", "device"),
+    ("env: cartpole\nalgorithm_config: {device: gpu}", "device is 'gpu'"),
     ("algorithm_config: {seq_len: 4}", "algorithm_config.seq_len is not a hyperparameter"),
     ("algorithm: recurrent\nalgorithm_config: {seq_len: 0}", "algorithm_config.seq_len is 0"),
     ("algorithm_config: {optimizer_cls: Adam}", "optimizer_cls is 'Adam', expected the name of a class"),

@@ -21,6 +21,7 @@ from rlstack.cli import main
 from rlstack.console import parse_assignments
 from rlstack.env import CartPole, DiscreteDummyEnv
 from rlstack.hparams import Hparams, RecurrentHparams
+from rlstack.journal import JOURNAL, read_rows
 from rlstack.names import merge
 from rlstack.recipes import RECIPES
 from rlstack.run_config import RunConfig
@@ -470,7 +471,7 @@ class TestSync:
         command = ["train", "cartpole", *TINY, "--max-updates", "3", "--run-dir", out]
         result = CliRunner().invoke(main, command)
         assert result.exit_code == 0, result.output
-        assert f"incomplete; to send the rest: rlstack sync {out}" in result.output
+        assert f"incomplete; to send them: rlstack sync {out} --tracking {mlflow_uri}" in result.output
         monkeypatch.undo()
         monkeypatch.chdir(tmp_path)
         result = CliRunner().invoke(main, ["sync", out, "--tracking", mlflow_uri, "--json"])
@@ -508,7 +509,7 @@ def test_names_are_completed():
     assert "sync" in [item.value for item in complete.get_completions([], "s")]
 
 
-def test_nonfinite_training_can_go_on(tracked, tmp_path):
+def test_nonfinite_training_is_skipped_a_bounded_number_of_times(tracked, tmp_path):
     command = ["train", "cartpole", *TINY, "env_config.length=0.0", "--max-updates", "2"]
     result = CliRunner().invoke(
         main, [*command, "--on-nonfinite", "skip", "--run-dir", str(tmp_path / "out")]
@@ -541,3 +542,56 @@ def test_an_environment_in_a_file(tracked, tmp_path):
     assert run("eval", "out").returncode == 2
     done = run("eval", "out", "--env", name, "--json")
     assert json.loads(done.stdout)["updates"] in (2, 3), done.stderr
+
+
+FILE = """
+env: cartpole
+algorithm_config: {num_envs: 8, horizon: 8, sgd_minibatch_size: null, model_config: {hiddens: [8]}}
+stop_conditions:
+  - HitsUpperBound: {key: algorithm/steps, bound: 5}
+trainer: {steps_per_eval: 1, checkpoint_config: {every_updates: 1, every_seconds: null}, track: false}
+"""
+
+
+def test_a_resumed_run_is_trained_as_it_was_asked_for(tracked, tmp_path):
+    (tmp_path / "config.yaml").write_text(FILE)
+    out = tmp_path / "out"
+    command = ["train", "-f", "config.yaml", "--run-dir", "out", "--max-updates", "2"]
+    assert CliRunner().invoke(main, command).exit_code == 0
+    command = [
+        "train",
+        "--resume",
+        "out",
+        "--tracking",
+        "off",
+        "--on-nonfinite",
+        "skip",
+        "--checkpoint-every",
+        "5",
+    ]
+    result = CliRunner().invoke(main, command)
+    assert result.exit_code == 0, result.output
+    assert "after 5 updates" in result.output
+    rows = list(read_rows(out / JOURNAL))
+    assert ["eval/returns/mean" in row.metrics for row in rows] == [True] * 5
+    # Those after the second are from the end of each run.
+    assert sorted(path.name for path in (out / "checkpoints").glob("ckpt-*"))[-1] == "ckpt-000000005"
+    assert not (out / "checkpoints" / "ckpt-000000003").exists()
+
+
+@pytest.mark.parametrize("option", [["--algorithm", "recurrent"], ["--run-dir", "other"]])
+def test_a_resumed_run_has_its_own(option, tracked, tmp_path):
+    (tmp_path / "out").mkdir()
+    result = CliRunner().invoke(main, ["train", "--resume", "out", *option])
+    assert (result.exit_code, f"leave out {option[0]}" in result.output) == (2, True)
+
+
+def test_files_that_cannot_be_written_leave_the_exit_code_alone(tracked, tmp_path):
+    out = tmp_path / "out"
+    (out / "policy.safetensors").mkdir(parents=True)
+    (out / "learning_curve.png").mkdir()
+    command = ["train", "cartpole", *TINY, "--max-updates", "1", "--run-dir", "out", "--tracking", "off"]
+    result = CliRunner().invoke(main, command)
+    assert result.exit_code == 0, result.output
+    assert "not saved, " in result.output
+    assert "not drawn, " in result.output

@@ -205,7 +205,7 @@ def test_command(tmp_path):
     assert "transitions/s without a policy" in result.output
     result = run("proofs.envs:Sound", "--json")
     assert json.loads(result.output)["env"] == "Sound"
-    result = run("cartpole", "lengt=0.7")
+    result = run("cartpole", "lngth=0.7")
     assert result.exit_code == 3
     assert "did you mean length?" in result.output
 

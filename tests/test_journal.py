@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+import tracemalloc
 
 import pytest
 
@@ -71,6 +72,27 @@ def test_skip(path, upto):
     assert steps(journal.peek(100)) == [1, 2, 3, 4, 5]
 
 
+def test_skipped_rows_may_come_later(path):
+    journal = filled(path, 3)
+    journal.skip(5)
+    assert journal.peek(100) == []
+    for step in range(4, 8):
+        journal.append(row(step))
+    assert steps(journal.peek(100)) == [6, 7]
+    journal.done()
+    assert len(journal) == 0
+
+
+def test_what_was_sent_is_not_sent_again_after_a_cut(path):
+    journal = filled(path, 5)
+    journal.peek(100)
+    journal.done()
+    journal.cut(2)
+    for step in range(3, 8):
+        journal.append(row(step))
+    assert steps(journal.peek(100)) == [6, 7]
+
+
 @pytest.mark.parametrize("upto", [-1, 0, 1, 3, 5, 9])
 def test_cut(path, upto):
     journal = filled(path)
@@ -80,6 +102,28 @@ def test_cut(path, upto):
     assert steps(read_rows(path)) == kept
     assert steps(journal.peek(100)) == kept
     assert len(journal) == len(kept)
+
+
+def test_rows_are_thinned_for_drawing(path):
+    filled(path, 10)
+    assert steps(read_rows(path, most=4)) == [1, 4, 7, 10]
+    assert steps(read_rows(path, most=10)) == list(range(1, 11))
+    assert steps(read_rows(path, most=1)) == [10]
+
+
+def test_an_endless_line_takes_no_memory(path):
+    filled(path, 2).close()
+    with path.open("r+b") as file:
+        file.seek(0, 2)
+        file.write(b'{"time": 1, "step": 3, "metrics": {"a":')
+        file.seek(2**30, 2)
+        file.write(b"1}}\n")
+    journal = Journal(path)
+    journal.append(row(4))
+    tracemalloc.start()
+    assert steps(read_rows(path)) == [1, 2, 4]
+    assert tracemalloc.get_traced_memory()[1] < 2**24
+    tracemalloc.stop()
 
 
 def test_what_a_killed_process_left_half_written_is_cut_off(path):
@@ -119,8 +163,13 @@ def test_damaged_lines_are_left_out(path, line, caplog):
     with caplog.at_level(logging.WARNING, logger="rlstack.journal"):
         assert steps(journal.peek(100)) == [1, 2, 4]
     assert "line 3 is damaged" in caplog.text
-    journal.skip(2)
-    assert steps(journal.peek(100)) == [4]
+    journal.done()
+    with path.open("a") as file:
+        file.write(line + "\n")
+    again = Journal(path)
+    again.skip(4)
+    assert again.peek(100) == []
+    assert len(again) == 0
 
 
 def test_rows_that_cannot_be_written_wait(path, monkeypatch, caplog):
@@ -138,6 +187,18 @@ def test_rows_that_cannot_be_written_wait(path, monkeypatch, caplog):
     journal.append(row(4))
     assert steps(read_rows(path)) == [1, 2, 3, 4]
     assert not journal.thinned
+
+
+def test_a_file_that_is_gone_stops_nothing(path, caplog):
+    journal = filled(path, 1)
+    path.unlink()
+    path.mkdir()
+    with caplog.at_level(logging.WARNING, logger="rlstack.journal"):
+        journal.append(row(2))
+        journal.append(row(3))
+        journal.close()
+    assert "rows wait in memory" in caplog.text
+    assert "2 updates are not in" in caplog.text
 
 
 def test_a_closed_journal_can_be_written(path):

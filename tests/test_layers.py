@@ -13,7 +13,7 @@ ORDER = """
     policy_file policies policy_check env.base env.dummy env.classic env buffer ppo advantages device
     workers passes kernels.base kernels.mlp kernels.lstm kernels.outputs kernels.passes kernels
     collector learner holdings capture engine algorithm env.checks env.check config checkpoint
-    run_options tracked_run run_dir guards conditions tracking signals trainer
+    run_options tracked_run run_dir guards conditions tracking sync signals trainer
     recipes names run_config display mlflow_model session inspection listing speed
     console
     cli_tools cli __main__

@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 import torch
 from proofs import envs
+from tensordict import TensorDict
 
 from rlstack import Algorithm, RecurrentAlgorithm, Trainer
 from rlstack.conditions import HitsUpperBound
 from rlstack.env import CartPole, ContinuousDummyEnv, DiscreteDummyEnv, Pendulum
 from rlstack.mlflow_model import _leaves, log_policy
+from rlstack.specs import Composite, Unbounded
 from rlstack.tracked_run import TrackingError
 
 from .helpers import SMALL
@@ -27,6 +29,18 @@ def trained(env_cls, cls=Algorithm, **changes):
     algorithm.collect()
     algorithm.step()
     return algorithm
+
+
+class OddNames(envs.Sound):
+    """Its observations have names that aren't any in Python."""
+
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        self.observation_spec = Composite({"joint-pos": Unbounded((2,)), "class": Unbounded((1,))})
+
+    def observe(self):
+        parts = {"joint-pos": torch.randn(self.num_envs, 2), "class": torch.randn(self.num_envs, 1)}
+        return TensorDict(parts, batch_size=self.num_envs)
 
 
 LOAD = """
@@ -50,6 +64,7 @@ assert "rlstack" not in sys.modules
         (Pendulum, Algorithm, {"normalize_observations": True}),
         (DiscreteDummyEnv, RecurrentAlgorithm, {}),
         (type("Nested", (envs.Sound,), {"nested": True}), Algorithm, {}),
+        (OddNames, Algorithm, {}),
     ],
 )
 def test_loaded_without_pickle_it_acts_as_the_policy(env_cls, cls, changes, tracked, tmp_path):
@@ -117,3 +132,4 @@ def test_what_cannot_be_exported_is_said(tracked):
         pass
     with pytest.raises(TrackingError, match=r"\w+: "):
         log_policy(policy, run.info.run_id)
+    assert tracked.get_run(run.info.run_id).info.status == "FINISHED"

@@ -11,11 +11,13 @@ from rlstack.checkpoint import CheckpointError
 from rlstack.config import ConfigError
 from rlstack.data import NonFiniteError
 from rlstack.env import CartPole, ContinuousDummyEnv, DiscreteDummyEnv, Env, MountainCar, Pendulum
+from rlstack.hparams import HparamsError
+from rlstack.journal import JOURNAL, read_rows
 from rlstack.run_dir import restore
 from rlstack.run_options import RunDirError
 from rlstack.trees import pack
 
-from .helpers import update
+from .helpers import SMALL, update
 
 DATA = Path(__file__).parent / "data"
 BASE = {"num_envs": 8, "horizon": 8, "seed": 1, "device": "cpu"}
@@ -349,3 +351,80 @@ class TestTrainer:
             trainer.step()
         assert trainer.run_dir.saved == 1
         trainer.close()
+
+
+class TestLoad:
+    def make(self, directory=None, **options):
+        config = {"num_envs": 4, "horizon": 4, "model_config": SMALL, "device": "cpu", **options}
+        every = {"every_updates": 2, "every_seconds": None, "keep": 9}
+        kept = {} if directory is None else {"run_dir": directory, "checkpoint_config": every}
+        return Trainer(DiscreteDummyEnv, algorithm_config=config, track=False, **kept)
+
+    def test_a_run_does_not_go_back_behind_its_own_checkpoints(self, tmp_path):
+        trainer = self.make(tmp_path / "run")
+        for _ in range(4):
+            trainer.step()
+        with pytest.raises(RunDirError, match="holds later checkpoints, like ckpt-000000004"):
+            trainer.load(tmp_path / "run" / "checkpoints" / "ckpt-000000002")
+        trainer.step()
+        trainer.load(tmp_path / "run" / "checkpoints" / "ckpt-000000004")
+        trainer.step()
+        trainer.close()
+        assert [row.step for row in read_rows(tmp_path / "run" / JOURNAL)] == [16, 32, 48, 64, 80]
+
+    def test_the_checkpoint_is_that_of_the_trainer_that_saved_it(self, tmp_path):
+        one, two = self.make(seed=1), self.make(seed=2)
+        for trainer in (one, two):
+            trainer.step()
+            path = trainer.save(tmp_path / "shared")
+        saved = checkpoint.read(path).state["policy"]
+        assert all(torch.equal(value, saved[key]) for key, value in two.algorithm.policy.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("on_nonfinite: raise", "on_nonfinite: skipp"),
+        ("on_nonfinite: raise", "on_nonfinite: 3"),
+        ("system_metrics: false", "system_metrics: often"),
+        ("    every_updates: null", "    every_updates: -1"),
+    ],
+)
+def test_a_config_that_was_edited_badly_is_refused(line, said, tmp_path):
+    trainer = TestLoad().make(tmp_path / "run")
+    trainer.step()
+    trainer.save()
+    trainer.close()
+    file = tmp_path / "run" / "config.yaml"
+    text = file.read_text().replace("every_updates: 2", "every_updates: null")
+    assert line in text
+    file.write_text(text.replace(line, said))
+    with pytest.raises(HparamsError):
+        Trainer.resume(tmp_path / "run", track=False)
+    file.write_text(text)
+    Trainer.resume(tmp_path / "run", track=False).close()
+
+
+def test_a_failing_evaluation_costs_no_update(tmp_path):
+    class Faulty(DiscreteDummyEnv.__mro__[1]):
+        made = 0
+
+        def __init__(self, *arguments, **options):
+            super().__init__(*arguments, **options)
+            self.action_spec = DiscreteDummyEnv(1).action_spec
+            type(self).made += 1
+            self.bad = self.made > 1
+
+        def _displacement(self, action):
+            return (2 * action - 1) * (torch.nan if self.bad else 1)
+
+    trainer = Trainer(
+        Faulty,
+        algorithm_config={"num_envs": 4, "horizon": 4, "model_config": SMALL, "device": "cpu"},
+        run_dir=tmp_path / "run",
+        track=False,
+    )
+    with pytest.raises(NonFiniteError):
+        trainer.run(steps_per_eval=3)
+    trainer.close()
+    assert len(list(read_rows(tmp_path / "run" / JOURNAL))) == 3

@@ -1,9 +1,12 @@
 """A real MLflow SQLite store, read back."""
 
+import json
 import logging
+import os
 import subprocess
 import sys
 import threading
+import time
 
 import mlflow
 import pytest
@@ -13,8 +16,9 @@ from rlstack.conditions import HitsUpperBound
 from rlstack.env import DiscreteDummyEnv
 from rlstack.journal import JOURNAL, Journal, read_rows
 from rlstack.rows import Waiting
+from rlstack.sync import sync
 from rlstack.tracked_run import TrackedRun, TrackingError, public_uri
-from rlstack.tracking import Tracker, sync
+from rlstack.tracking import Tracker
 
 from .helpers import SMALL
 
@@ -303,6 +307,33 @@ class TestJournaled:
         assert history(tracked, again.tracker.run_id) == rows_of(tmp_path / "run")
         assert tracked.get_run(again.tracker.run_id).info.status == "FINISHED"
 
+    def test_rows_that_mlflow_has_are_not_sent_again_however_late_they_come(
+        self, tracked, tmp_path, monkeypatch
+    ):
+        monkeypatch.setattr(tracking, "_INTERVAL", 0.01)
+        monkeypatch.setattr(tracking, "_SHARE", 10.0)
+        trainer = make_in(tmp_path / "run")
+        for _ in range(3):
+            trainer.step()
+        trainer.save()
+        for _ in range(200):
+            trainer.algorithm.collect()
+            stats = trainer.algorithm.step() | {"env/total_steps": float(trainer.algorithm.env_steps)}
+            trainer.tracker.log(stats | {"returns/mean": 1.0})
+        trainer.tracker.close("RUNNING")
+        trainer.run_dir.close()
+        assert len(history(tracked, trainer.tracker.run_id)) == 203
+        again = Trainer.resume(tmp_path / "run")
+        for _ in range(210):
+            again.step()
+            if again.steps == 20:
+                # From here on it is known what MLflow has.
+                while again.tracker._client is None:
+                    time.sleep(0.05)
+        again.close()
+        steps = [step for step, _ in history(tracked, again.tracker.run_id)]
+        assert steps == [16 * n for n in range(1, 214)]
+
     def test_what_could_not_be_sent_is_sent_by_sync(self, tracked, tmp_path, monkeypatch, caplog):
         def refused(self, *, everything):
             raise ConnectionError("refused")
@@ -312,7 +343,8 @@ class TestJournaled:
             trainer = make_in(tmp_path / "run")
             trainer.run(stop_conditions=after(4))
             trainer.close()
-        assert f"rlstack sync {tmp_path / 'run'}" in caplog.text
+        assert f"rlstack sync {tmp_path / 'run'} --tracking sqlite:///" in caplog.text
+        assert not trainer.tracker.is_complete
         assert history(tracked, trainer.tracker.run_id) == []
         for _ in range(2):
             found = sync(tmp_path / "run")
@@ -375,6 +407,76 @@ class TestJournaled:
         assert tracker.error is None
         assert [step for step, _ in history(tracked, tracker.run_id, "wide/699")] == [1, 3, 5]
 
+    def test_sync_does_not_say_that_all_is_well_if_the_server_hangs(self, tracked, tmp_path, monkeypatch):
+        trainer = make_in(tmp_path / "run")
+        trainer.run(stop_conditions=after(2))
+        trainer.close()
+        go = threading.Event()
+        monkeypatch.setattr(Tracker, "_send", lambda self, *, everything: go.wait(30))
+        with pytest.raises(TrackingError, match="no answer"):
+            sync(tmp_path / "run", timeout=0.5)
+        go.set()
+
+    def test_a_status_that_was_said_stays(self, tracked, tmp_path):
+        trainer = make_in(tmp_path / "run")
+        trainer.step()
+        trainer.tracker.close("FAILED")
+        trainer.close()
+        assert tracked.get_run(trainer.tracker.run_id).info.status == "FAILED"
+
+    def test_it_is_waited_once_for_a_server_that_hangs(self, tracked, tmp_path, monkeypatch):
+        monkeypatch.setattr(tracking, "_PATIENCE", 1.0)
+        go = threading.Event()
+        monkeypatch.setattr(Tracker, "_send", lambda self, *, everything: go.wait(30))
+        trainer = make_in(tmp_path / "run")
+        trainer.step()
+        start = time.monotonic()
+        trainer.tracker.close("KILLED")
+        trainer.close()
+        assert time.monotonic() - start < 1.9
+        assert json.loads((tmp_path / "run" / "tracking.json").read_text())["status"] == "KILLED"
+        go.set()
+        trainer.tracker._thread.join(30)
+
+    def test_what_was_never_connected_can_be_sent_elsewhere(self, tracked, tmp_path, mlflow_uri, monkeypatch):
+        with monkeypatch.context() as patch:
+            patch.setenv("MLFLOW_TRACKING_URI", "sqlite:////proc/nowhere/mlflow.db")
+            trainer = make_in(tmp_path / "run")
+            trainer.run(stop_conditions=after(3))
+            trainer.close()
+        with pytest.raises(TrackingError, match="is tracked in sqlite:////proc/nowhere"):
+            sync(tmp_path / "run")
+        found = sync(tmp_path / "run", anywhere=True)
+        assert history(tracked, found.run_id) == rows_of(tmp_path / "run")
+
+    def test_a_run_that_is_deleted_meanwhile_is_made_anew(self, tracked, tmp_path, monkeypatch):
+        monkeypatch.setattr(tracking, "_INTERVAL", 0.01)
+        monkeypatch.setattr(tracking, "_RETRY", 0.01)
+        trainer = make_in(tmp_path / "run")
+        trainer.step()
+        while trainer.tracker._client is None:
+            time.sleep(0.05)
+        first = trainer.tracker.run_id
+        tracked.delete_run(first)
+        trainer.run(stop_conditions=after(20))
+        trainer.close()
+        assert trainer.tracker.is_complete
+        assert trainer.tracker.run_id != first
+        assert history(tracked, trainer.tracker.run_id) == rows_of(tmp_path / "run")
+
+    def test_two_trainers_while_mlflow_is_imported(self, tmp_path, mlflow_uri):
+        script = SCRIPT.replace("for _ in range(3):", "other = Trainer(DiscreteDummyEnv)\nfor _ in range(3):")
+        script = script.replace(
+            "Trainer(DiscreteDummyEnv)",
+            "Trainer(DiscreteDummyEnv, algorithm_config={'num_envs': 4, 'horizon': 4})",
+        )
+        script += "    other.step()\n"
+        environment = {**os.environ, "MLFLOW_TRACKING_URI": mlflow_uri}
+        done = subprocess.run(
+            [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, env=environment
+        )
+        assert done.returncode == 0, done.stderr
+
 
 def test_system_metrics_are_recorded_on_request(tracked):
     trainer = Trainer(DiscreteDummyEnv, algorithm_config=CONFIG, system_metrics=True)
@@ -392,6 +494,9 @@ def test_system_metrics_are_recorded_on_request(tracked):
         ("http://127.0.0.1:5000", "http://127.0.0.1:5000"),
         ("sqlite:////a/b.db", "sqlite:////a/b.db"),
         ("postgresql://me:secret@host/db", "postgresql://host/db"),
+        ("postgresql://me:sec/ret@host/db", "postgresql://host/db"),
+        ("http://me:sec@ret@host:5000", "http://host:5000"),
+        ("postgresql://host/db?user=me&password=secret", "postgresql://host/db"),
         ("databricks", "databricks"),
     ],
 )

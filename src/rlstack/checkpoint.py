@@ -78,7 +78,7 @@ def write(
 
     Args:
         directory: Where checkpoints are; made if need be.
-        number: Of updates so far; a sound checkpoint of the same number is kept instead.
+        number: Of updates so far; an older checkpoint of the same number is replaced.
         policy: The policy that `state["policy"]` is of.
         state: What `Algorithm.state_dict` returned.
         info: What else is to be known, JSON alone: `collects`, `updates`, `env_steps` and `stats` at least.
@@ -113,12 +113,11 @@ def write(
             "state": packed,
         }
         write_file(partial / _MANIFEST, seal(manifest))
-        if final.exists() and not _is_sound(final):
-            _remove(final)
-        # One run comes to the same state after the same number of updates: what is there is as good.
-        if not final.exists():
-            partial.rename(final)
-            sync_directory(directory)
+        if final.exists():
+            # What takes its place is complete; in between the checkpoint before it is the last one.
+            _discard(final)
+        partial.rename(final)
+        sync_directory(directory)
     finally:
         _remove(partial)
     return final
@@ -223,10 +222,7 @@ def prune(directory: Path, keep: int) -> None:
     best = pointed(directory, "best")
     for path in numbered(directory)[keep:]:
         if path != best:
-            # Renamed first: half a checkpoint should never look like a whole one.
-            trash = path.with_name(f".{path.name}.old")
-            _remove(trash)
-            path.rename(trash)
+            _discard(path)
     for path in directory.iterdir():
         if path.name.startswith(".ckpt-"):
             _remove(path)
@@ -264,17 +260,17 @@ def _read(path: Path) -> Checkpoint:
         raise CheckpointError(f"{path / _MANIFEST} is damaged: {error}") from error
 
 
-def _is_sound(path: Path) -> bool:
-    try:
-        read(path)
-    except CheckpointError:
-        return False
-    return True
-
-
 def _hash(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _discard(path: Path) -> None:
+    """Remove a checkpoint; it is renamed first, so that half a one never looks like a whole one."""
+    trash = path.with_name(f".{path.name}.old")
+    _remove(trash)
+    path.rename(trash)
+    _remove(trash)
 
 
 def _remove(path: Path) -> None:

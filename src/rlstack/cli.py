@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from .cli_tools import bench, check, config, inspect, list_
-from .console import complete_env, faults, interval, parse_assignments, seconds, show
+from .console import complete_env, env_options, faults, interval, parse_assignments, seconds, show
 from .recipes import RECIPES
 
 
@@ -32,10 +32,12 @@ for _command in (check, inspect, config, list_, bench):
 
 @main.command(
     short_help="Train a policy and save it.",
-    epilog=f"Built-in names: {', '.join(RECIPES)}.\n\nExamples:\n\n"
-    "  rlstack train cartpole\n\n"
-    "  rlstack train pendulum horizon=128 model_config.hiddens=[64,64] --max-time 3m\n\n"
-    "  rlstack train my_package.my_module:MyEnv num_envs=4096 env_config.mass=0.7 --max-updates 500\n\n"
+    epilog=f"Built-in names: {', '.join(RECIPES)}; rlstack config NAME lists all hyperparameters.\n\n"
+    "\b\nExamples:\n"
+    "  rlstack train cartpole\n"
+    "  rlstack train pendulum horizon=128 'model_config.hiddens=[64,64]' --max-time 3m\n"
+    "  rlstack train my_package.my_module:MyEnv num_envs=4096 --max-updates 500\n"
+    "  rlstack train -f config.yaml env_config.mass=0.7\n"
     "  rlstack train --resume runs/cartpole-20260101-1 --max-time 10m",
 )
 @click.argument("env", metavar="[ENV]", required=False, shell_complete=complete_env)
@@ -115,6 +117,9 @@ def train(
             if file is None and resume is None:
                 raise click.UsageError(f"{env} is where ENV is expected: name the environment first")
             hyperparameters, env = (env, *hyperparameters), None
+        for option, given in (("--algorithm", algorithm), ("--run-dir", run_dir)):
+            if resume not in (None, "auto") and given is not None:
+                raise click.UsageError(f"a resumed run has its own: leave out {option}")
         asked = RunConfig() if file is None else RunConfig.read(file)
         values = parse_assignments(hyperparameters)
         if seed is not None:
@@ -141,7 +146,7 @@ def train(
 @main.command(
     name="eval",
     short_help="Judge a run's policy in fresh environments.",
-    epilog="Examples:\n\n  rlstack eval runs/cartpole-20260101-1 --steps 500\n\n"
+    epilog="\b\nExamples:\n  rlstack eval runs/cartpole-20260101-1 --steps 500\n"
     "  rlstack eval runs/cartpole-20260101-1/checkpoints/ckpt-000000050 length=0.7 --json",
 )
 @click.argument("checkpoint", metavar="CKPT", type=click.Path(exists=True, file_okay=False, path_type=Path))
@@ -176,7 +181,7 @@ def evaluate(
         result = evaluate(
             checkpoint,
             env_cls=None if env is None else resolve(env, {})[0],
-            env_config=parse_assignments(options),
+            env_config=env_options(options),
             num_envs=num_envs,
             steps=steps,
             seed=seed,
@@ -187,22 +192,26 @@ def evaluate(
 
 @main.command(
     short_help="Send to MLflow what tracking missed.",
-    epilog="Example:\n\n  rlstack sync runs/cartpole-20260101-1 --tracking http://127.0.0.1:5000",
+    epilog="Example:\n\n  rlstack sync runs/cartpole-20260101-1",
 )
 @click.argument("run", metavar="RUN", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--tracking", metavar="URI", help="Where to. [MLFLOW_TRACKING_URI, else a file here]")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
 def sync(run: Path, tracking: str | None, as_json: bool) -> None:
-    """Send to MLflow what is in a run's metrics.jsonl and MLflow hasn't got: nothing twice."""
+    """Send to MLflow what is in a run's metrics.jsonl and MLflow hasn't got: nothing twice.
+
+    Not while it is trained. Where it was tracked is remembered: if that is not where MLflow's settings point
+    to, --tracking must say so.
+    """
     _quiet_mlflow()
     if tracking is not None:
         os.environ["MLFLOW_TRACKING_URI"] = tracking
     with faults():
         from .run_dir import holding
-        from .tracking import sync
+        from .sync import sync
 
         with holding(run):
-            found = sync(run)
+            found = sync(run, anywhere=tracking is not None)
     show({"run_id": found.run_id, "uri": found.uri, "status": found.status}, as_json=as_json)
 
 

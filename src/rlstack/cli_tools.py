@@ -9,13 +9,13 @@ from pathlib import Path
 
 import click
 
-from .console import ENVIRONMENT, complete_env, faults, parse_assignments, seconds, show
+from .console import ENVIRONMENT, complete_env, env_options, faults, parse_assignments, seconds, show
 from .recipes import RECIPES
 
 
 @click.command(
     short_help="Check whether an environment is what rlstack expects.",
-    epilog="Examples:\n\n  rlstack check my_package.my_module:MyEnv mass=0.7\n\n"
+    epilog="\b\nExamples:\n  rlstack check my_package.my_module:MyEnv mass=0.7\n"
     "  rlstack check path/to/file.py:MyEnv --num-envs 256 --json",
 )
 @click.argument("env", metavar="ENV", shell_complete=complete_env)
@@ -35,22 +35,22 @@ def check(env: str, options: tuple[str, ...], num_envs: int, steps: int, device:
         from .names import resolve
 
         env_cls, _ = resolve(env, {})
-        config = parse_assignments(options) or None
+        config = env_options(options)
         report = check_env(env_cls, config=config, num_envs=num_envs, steps=steps, device=device)
     if as_json:
         click.echo(json.dumps(report.as_dict()))
     else:
         for finding in report.findings:
-            click.echo(f"{finding.level:<6} {finding.name:<13} {finding.said}".rstrip())
+            click.echo(f"{finding.level:<6} {finding.name:<13} {finding.said or finding.looked_at}")
         if report.transitions_per_second is not None:
-            click.echo(f"{report.transitions_per_second:,.0f} transitions/s without a policy")
+            click.echo(f"Sound: {report.transitions_per_second:,.0f} transitions/s without a policy.")
     if report.faults:
         sys.exit(ENVIRONMENT)
 
 
 @click.command(
     short_help="Say what a checkpoint holds; runs no code of it.",
-    epilog="Examples:\n\n  rlstack inspect runs/cartpole-20260101-1\n\n"
+    epilog="\b\nExamples:\n  rlstack inspect runs/cartpole-20260101-1\n"
     "  rlstack inspect runs/cartpole-20260101-1/checkpoints/ckpt-000000050 --json",
 )
 @click.argument("checkpoint", metavar="CKPT", type=click.Path(exists=True, file_okay=False, path_type=Path))
@@ -69,7 +69,7 @@ def inspect(checkpoint: Path, as_json: bool) -> None:
 
 @click.command(
     short_help="Print a commented configuration file.",
-    epilog="Example:\n\n  rlstack config cartpole > config.yaml && rlstack train -f config.yaml",
+    epilog="\b\nExample:\n  rlstack config cartpole > config.yaml && rlstack train -f config.yaml",
 )
 @click.argument("env", metavar="ENV", shell_complete=complete_env)
 @click.option(
@@ -112,8 +112,8 @@ def list_(directory: Path, as_json: bool) -> None:
 
 @click.command(
     short_help="Measure how fast an environment trains, and what holds it back.",
-    epilog=f"Built-in names: {', '.join(RECIPES)}.\n\nExamples:\n\n"
-    "  rlstack bench cartpole\n\n"
+    epilog=f"Built-in names: {', '.join(RECIPES)}.\n\n\b\nExamples:\n"
+    "  rlstack bench cartpole\n"
     "  rlstack bench my_package.my_module:MyEnv num_envs=4096 --json",
 )
 @click.argument("env", metavar="ENV", shell_complete=complete_env)

@@ -76,11 +76,12 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[str, Any]:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    names = [name for name, _ in pairs]
-    for name in names:
-        if names.count(name) > 1:
+    values: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in values:
             raise ConfigError(f"{name} is given twice")
-    return dict(pairs)
+        values[name] = value
+    return values
 
 
 _Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
@@ -97,7 +98,7 @@ def parse(text: str, name: str) -> dict[str, Any]:
         ConfigError: If it isn't one mapping of names to plain values.
     """
     try:
-        if text.lstrip().startswith("{"):
+        if len(text) <= _LONGEST and text.lstrip().startswith("{"):
             with suppress(json.JSONDecodeError):
                 return dict(json.loads(text, object_pairs_hook=_object))
         _check_size(text, name)

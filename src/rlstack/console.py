@@ -63,6 +63,19 @@ def parse_assignments(assignments: tuple[str, ...]) -> dict[str, Any]:
     return values
 
 
+def env_options(assignments: tuple[str, ...]) -> dict[str, Any]:
+    """Return options of an environment, `length=0.7` or, as among hyperparameters, `env_config.length=0.7`.
+
+    Raises:
+        click.UsageError: As `parse_assignments`.
+    """
+    values = parse_assignments(assignments)
+    nested = values.pop("env_config", {})
+    if not isinstance(nested, dict):
+        raise click.UsageError("env_config is not of the form env_config.key=value")
+    return nested | values
+
+
 def _parse_value(text: str) -> Any:
     for parse in (json.loads, ast.literal_eval):
         try:

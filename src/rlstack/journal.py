@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, final
 
-from .rows import Row, Waiting, first_rows
+from .rows import Row, Waiting
 
 JOURNAL: Final = "metrics.jsonl"
 """Its name in a run directory."""
@@ -54,6 +54,8 @@ class Journal:
         """Lines that have been sent, and that will have been."""
         self._read, self._offset = 0, 0
         """Sent lines that have been read past, and their bytes."""
+        self._upto, self._peeked_upto = -1, -1
+        """Environment steps up to which every row, to come or not, has been sent; and will have been."""
 
     def __len__(self) -> int:
         """Return how many rows haven't been sent."""
@@ -75,10 +77,11 @@ class Journal:
         while rows := self._unwritten.peek(_MOST_AT_ONCE, everything=everything):
             data = b"".join(map(_line, rows))
             try:
+                if self._failed:
+                    os.truncate(self.path, self._size)
                 if self._put(data) != len(data):
                     raise OSError("there is no space left for a whole row")
             except OSError as error:
-                os.truncate(self.path, self._size)
                 if not self._failed:
                     _log.warning("%s can't be written, rows wait in memory: %s", self.path, error)
                 self._failed = True
@@ -111,14 +114,14 @@ class Journal:
         """Remove the rows after so many environment steps: a run goes on from there."""
         with self._lock:
             size = count = 0
-            for line in _lines(self.path, 0, self._size):
+            for line, length in _lines(self.path, 0, self._size):
                 head = _HEAD.match(line)
                 if head is not None and int(head[2]) > step:
                     break
-                size, count = size + len(line), count + 1
+                size, count = size + length, count + 1
             os.truncate(self.path, size)
             self._size, self._count = size, count
-            self.rewind()
+            self._sent = self._peeked = self._read = self._offset = 0
 
     def peek(self, most: int, *, everything: bool = True) -> list[Row]:
         """Return the first rows that haven't been sent; they count as sent after `done`.
@@ -127,54 +130,64 @@ class Journal:
             most: How many metrics at most, of one row at least.
             everything: Of no importance here: none is passed over.
         """
-        unsent = self._unsent()
-        rows = list(first_rows((row for _, row in unsent), most))
-        self._peeked = unsent[len(rows) - 1][0] if rows else self._count
-        return rows
+        unsent = self._unsent(most)
+        self._peeked, self._peeked_upto = self._sent, self._upto
+        for number, row in unsent:
+            self._peeked, self._peeked_upto = number, max(self._peeked_upto, row.step)
+        return [row for _, row in unsent]
 
     def done(self) -> None:
         """Let the rows that `peek` returned last count as sent."""
-        self._sent = self._peeked
+        self._sent, self._upto = self._peeked, self._peeked_upto
 
     def skip(self, step: int) -> None:
-        """Let the rows up to so many environment steps count as sent."""
-        while rows := self._unsent():
-            past = [number for number, row in rows if row.step <= step]
-            self._sent = max(past, default=self._sent)
-            if len(past) < len(rows):
-                return
+        """Let the rows up to so many environment steps count as sent, those to come as well."""
+        self._upto = max(self._upto, step)
 
     def rewind(self) -> None:
         """Let no row count as sent."""
         self._sent = self._peeked = self._read = self._offset = 0
+        self._upto = self._peeked_upto = -1
 
-    def _unsent(self, most: int = 1000) -> list[tuple[int, Row]]:
+    def _unsent(self, most: int) -> list[tuple[int, Row]]:
         """Return the first rows that haven't been sent, with the numbers of their lines from 1 on."""
         found: list[tuple[int, Row]] = []
         with self._lock:
             size = self._size
-        number, offset = self._read, self._offset
-        for line in _lines(self.path, offset, size):
-            number, offset = number + 1, offset + len(line)
-            if number <= self._sent:
-                self._read, self._offset = number, offset
-            elif (row := _row(line)) is None:
-                _log.warning("%s: line %d is damaged, it is left out", self.path, number)
-            else:
-                found.append((number, row))
-                if len(found) == most:
+        number, offset, metrics = self._read, self._offset, 0
+        for line, length in _lines(self.path, offset, size):
+            number, offset = number + 1, offset + length
+            row = None
+            if number > self._sent:
+                if (row := _row(line)) is None:
+                    _log.warning("%s: line %d is damaged, it is left out", self.path, number)
+                elif row.step <= self._upto:
+                    row = None
+            if row is not None:
+                metrics += len(row.metrics)
+                if found and metrics > most:
                     break
+                found.append((number, row))
+            elif not found:
+                # Nothing before it is left to send.
+                self._read, self._offset, self._sent = number, offset, max(self._sent, number)
         return found
 
 
-def read_rows(path: Path) -> Iterator[Row]:
+def read_rows(path: Path, *, most: int | None = None) -> Iterator[Row]:
     """Yield the rows of a journal; damaged lines are left out.
+
+    Args:
+        path: The file.
+        most: How many at most, taken evenly; the last one is among them. None is all of them.
 
     Raises:
         OSError: If it can't be read.
     """
-    for line in _lines(path, 0, _complete(path)[0]):
-        if (row := _row(line)) is not None:
+    size, count = _complete(path)
+    every = 1 if most is None else max(1, -(-count // most))
+    for number, (line, _) in enumerate(_lines(path, 0, size), 1):
+        if (count - number) % every == 0 and (row := _row(line)) is not None:
             yield row
 
 
@@ -190,13 +203,16 @@ def _complete(path: Path) -> tuple[int, int]:
     return size, count
 
 
-def _lines(path: Path, start: int, end: int) -> Iterator[bytes]:
-    """Yield the lines between two places in a file; of one that is too long only a part."""
+def _lines(path: Path, start: int, end: int) -> Iterator[tuple[bytes, int]]:
+    """Yield the lines between two places of a file, only a part of one too long, and their lengths."""
     with path.open("rb") as file:
         file.seek(start)
-        while start < end and (line := file.readline()):
-            start += len(line)
-            yield line
+        while start < end and (line := file.readline(_LONGEST_LINE + 1)):
+            part = line
+            while part and not part.endswith(b"\n"):
+                part = file.readline(_LONGEST_LINE)
+            yield line, file.tell() - start
+            start = file.tell()
 
 
 def _line(row: Row) -> bytes:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from . import specs
 from .policies import Policy, RecurrentPolicy
-from .tracked_run import TrackingError
+from .tracked_run import TrackingError, without_passwords
 
 _ROWS = 2
 """Of the example; torch.export would take a single row for a constant."""
@@ -43,9 +43,9 @@ class Acting(nn.Module):
         def forward(*inputs: Tensor) -> Any:
             return self._act(*inputs)
 
-        # torch.export asks for the names of all arguments.
+        # torch.export asks for the names of all arguments; those of observations may be no names in Python.
         kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-        parameters = [inspect.Parameter(name.replace(".", "_"), kind) for name in self.inputs]
+        parameters = [inspect.Parameter(f"input_{n}", kind) for n in range(len(self.inputs))]
         forward.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         self.forward = forward
 
@@ -73,11 +73,45 @@ def log_policy(policy: Policy | RecurrentPolicy, run_id: str) -> str:
     if find_spec("pandas") is None or find_spec("mlflow.pytorch") is None:
         raise TrackingError("it needs pip install rlstack[mlflow]")
     import mlflow
+
+    quiet = logging.getLogger("mlflow.pytorch")
+    before, fault, uri = quiet.level, None, ""
+    quiet.setLevel(logging.ERROR)
+    try:
+        acting = Acting(copy.deepcopy(policy).cpu().eval())
+        inputs = _example(acting.policy)
+        signature = _signature(acting, inputs)
+        with warnings.catch_warnings(), mlflow.start_run(run_id=run_id):
+            warnings.simplefilter("ignore")
+            # The run ends as it was, whatever becomes of the model.
+            try:
+                info = mlflow.pytorch.log_model(
+                    acting,
+                    name=_NAME,
+                    signature=signature,
+                    input_example=inputs[0].numpy() if len(inputs) == 1 else inputs,
+                    serialization_format="pt2",
+                    pip_requirements=[f"torch=={torch.__version__}", f"mlflow=={mlflow.__version__}"],
+                )
+                uri = str(info.model_uri)
+            except Exception as error:
+                fault = error
+    except Exception as error:
+        # torch.export and MLflow have no errors of their own that would tell.
+        fault = error
+    finally:
+        quiet.setLevel(before)
+    if fault is not None:
+        message = str(fault).strip().splitlines() or [""]
+        raise TrackingError(without_passwords(f"{type(fault).__name__}: {message[0]}")) from fault
+    return uri
+
+
+def _signature(acting: Acting, inputs: tuple[Tensor, ...]) -> Any:
+    """Return the MLflow signature of a policy, for any number of rows."""
     from mlflow.models import ModelSignature
     from mlflow.types import Schema, TensorSpec
 
-    acting = Acting(copy.deepcopy(policy).cpu().eval())
-    inputs = _example(acting.policy)
     with torch.no_grad():
         outputs = acting(*inputs)
     outputs = (outputs,) if isinstance(outputs, Tensor) else outputs
@@ -87,29 +121,7 @@ def log_policy(policy: Policy | RecurrentPolicy, run_id: str) -> str:
         named = zip(names if len(names) > 1 else [None], tensors, strict=True)
         return Schema([TensorSpec(x.numpy().dtype, (-1, *x.shape[1:]), name=name) for name, x in named])
 
-    signature = ModelSignature(schema(inputs, acting.inputs), schema(outputs, acting.outputs))
-    versions = [f"{name}=={module.__version__}" for name, module in (("torch", torch), ("mlflow", mlflow))]
-    quiet = logging.getLogger("mlflow.pytorch")
-    before = quiet.level
-    quiet.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), mlflow.start_run(run_id=run_id):
-            warnings.simplefilter("ignore")
-            info = mlflow.pytorch.log_model(
-                acting,
-                name=_NAME,
-                signature=signature,
-                input_example=inputs[0].numpy() if len(inputs) == 1 else inputs,
-                serialization_format="pt2",
-                pip_requirements=versions,
-            )
-    except Exception as error:
-        # torch.export and MLflow have no errors of their own that would tell.
-        message = str(error).strip().splitlines() or [""]
-        raise TrackingError(f"{type(error).__name__}: {message[0]}") from error
-    finally:
-        quiet.setLevel(before)
-    return str(info.model_uri)
+    return ModelSignature(schema(inputs, acting.inputs), schema(outputs, acting.outputs))
 
 
 def _example(policy: Policy | RecurrentPolicy) -> tuple[Tensor, ...]:

@@ -41,6 +41,8 @@ class Waiting:
         self._most, self._rows, self._lock = most, list[Row](), threading.Lock()
         self._count, self._stride = 0, 1
         self._passed_over: Row | None = None
+        self._upto = -1
+        """Environment steps up to which every row counts as sent."""
         self._taken: list[Row] = []
 
     def __len__(self) -> int:
@@ -49,6 +51,8 @@ class Waiting:
     def append(self, row: Row) -> None:
         """Take a row in."""
         with self._lock:
+            if row.step <= self._upto:
+                return
             self._count += 1
             kept = self._count % self._stride == 0
             self._passed_over = None if kept else row
@@ -69,7 +73,7 @@ class Waiting:
             if everything and self._passed_over is not None:
                 self._rows.append(self._passed_over)
                 self._passed_over = None
-            self._taken = list(first_rows(self._rows, most))
+            self._taken = list(_first(self._rows, most))
             return list(self._taken)
 
     def done(self) -> None:
@@ -82,15 +86,17 @@ class Waiting:
                 self._stride = 1
 
     def skip(self, step: int) -> None:
-        """Drop the rows up to so many environment steps."""
+        """Drop the rows up to so many environment steps, those to come as well."""
         with self._lock:
+            self._upto = max(self._upto, step)
             self._rows = [row for row in self._rows if row.step > step]
 
     def rewind(self) -> None:
-        """Do nothing: what has been sent isn't here any more."""
+        """Let rows of any step be sent; what has been sent isn't here any more."""
+        self._upto = -1
 
 
-def first_rows(rows: Iterable[Row], most: int) -> Iterator[Row]:
+def _first(rows: Iterable[Row], most: int) -> Iterator[Row]:
     """Yield the first rows, of together so many metrics at most, but one row at least."""
     total = 0
     for row in rows:

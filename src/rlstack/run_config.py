@@ -15,7 +15,7 @@ Every key may be left out.
 
 import inspect
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Self, final, get_type_hints
 
@@ -69,6 +69,8 @@ class RunConfig:
     """With classes in place of their names."""
     stop_conditions: list[Condition] | None = None
     """None: a recipe's own, or none."""
+    said_to_stop: list[Any] | None = None
+    """The same as the file says it."""
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
 
     @classmethod
@@ -96,7 +98,7 @@ class RunConfig:
         Raises:
             HparamsError: If there is something wrong with them.
         """
-        names = [entry.name for entry in fields(cls)]
+        names = list(_KINDS)
         for name in values:
             if name not in names:
                 raise ConfigError(f"{name} is not a key{did_you_mean(name, names)}")
@@ -123,8 +125,22 @@ class RunConfig:
             stop = [
                 _condition(item, f"stop_conditions[{n}]") for n, item in enumerate(given["stop_conditions"])
             ]
-            return replace(asked, stop_conditions=stop)
+            return replace(asked, stop_conditions=stop, said_to_stop=given["stop_conditions"])
         return asked
+
+    def of_run(self, said: Mapping[str, Any]) -> Self:
+        """Return this with what a run's config.yaml says of how it is trained; what is asked for goes first.
+
+        Raises:
+            HparamsError: If there is something wrong with it.
+        """
+        before = type(self).parse({key: said.get(key) for key in ("trainer", "stop_conditions")})
+        defaults = TrainerConfig()
+        asked = {key: value for key, value in vars(self.trainer).items() if value != getattr(defaults, key)}
+        checkpoints = {**before.trainer.checkpoint_config, **self.trainer.checkpoint_config}
+        trainer = replace(before.trainer, **asked | {"checkpoint_config": checkpoints})
+        stop = before.stop_conditions if self.stop_conditions is None else self.stop_conditions
+        return replace(self, trainer=replace(trainer, track=self.trainer.track), stop_conditions=stop)
 
     def with_changes(
         self,

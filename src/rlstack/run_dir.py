@@ -86,10 +86,26 @@ class RunDir:
         write_file(path / CONFIG, dump(config).encode())
         return run_dir
 
-    def go_on(self, updates: int, env_steps: int) -> None:
-        """Note which checkpoint a run goes on from; metrics after it will come again."""
-        self.saved = updates
-        self.journal.cut(env_steps)
+    def make_ready(self) -> Path:
+        """Make sure that the metrics up to a checkpoint survive what it survives; return where it goes.
+
+        Raises:
+            OSError: If that can't be.
+        """
+        self.journal.sync()
+        return self.checkpoints
+
+    def check_last(self, updates: int) -> None:
+        """Refuse to go on from so many updates if there are checkpoints of later ones.
+
+        Raises:
+            RunDirError: With what to do.
+        """
+        later = checkpoint.numbered(self.checkpoints)[:1]
+        if later and int(later[0].name.rpartition("-")[2]) > updates:
+            raise RunDirError(
+                f"{self.path} holds later checkpoints, like {later[0].name}: use another run_dir"
+            )
 
     def close(self) -> None:
         """Let another process have the directory."""

@@ -9,10 +9,11 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from .algorithm import Algorithm, RecurrentAlgorithm
-from .config import ConfigError, find_class, find_classes, parse
+from .config import ConfigError, dump, find_class, find_classes, parse
 from .data import Config
 from .env.base import EnvFactory
-from .hparams import checked
+from .files import write_file
+from .hparams import HparamsError, checked
 
 ALGORITHMS: dict[str, type[Algorithm] | type[RecurrentAlgorithm]] = {
     "feedforward": Algorithm,
@@ -77,18 +78,18 @@ def check_trainer(run_dir: Any, checkpoint_config: Config | None, on_nonfinite: 
     """Refuse options of a trainer that don't go together.
 
     Raises:
-        ValueError: With what to change.
+        HparamsError: With what to change.
     """
     if on_nonfinite not in ("raise", "skip", "restore"):
-        raise ValueError(f"on_nonfinite is {on_nonfinite!r}, expected raise, skip or restore")
+        raise HparamsError(f"on_nonfinite is {on_nonfinite!r}, expected raise, skip or restore")
     if run_dir is None and checkpoint_config is not None:
-        raise ValueError("checkpoint_config needs a run_dir to keep checkpoints in")
+        raise HparamsError("checkpoint_config needs a run_dir to keep checkpoints in")
     if run_dir is None and on_nonfinite == "restore":
-        raise ValueError("on_nonfinite is restore, which needs a run_dir with checkpoints to go back to")
+        raise HparamsError("on_nonfinite is restore, which needs a run_dir with checkpoints to go back to")
 
 
 def trainer_of(
-    path: Path, env_cls: EnvFactory | None, algorithm_config: Config | None
+    path: Path, env_cls: EnvFactory | None, algorithm_config: Config | None, options: Config | None
 ) -> tuple[EnvFactory, dict[str, Any], CheckpointConfig]:
     """Return the environment, the options of its trainer and those of its checkpoints, as a run began.
 
@@ -96,6 +97,7 @@ def trainer_of(
         path: The run's directory.
         env_cls: The environment's class, if its name in the run's config.yaml doesn't do.
         algorithm_config: Hyperparameters that can't be read from there, like a `model`.
+        options: Of the trainer, those that differ.
 
     Raises:
         RunDirError: If there is no such run.
@@ -105,16 +107,24 @@ def trainer_of(
     values = {**said["algorithm_config"], **(algorithm_config or {})}
     if "model" in (algorithm_config or {}):
         values |= {"model_cls": None, "model_config": None}
-    known = {
-        name: said["trainer"][name] for name in ("on_nonfinite", "system_metrics") if name in said["trainer"]
-    }
-    options = {
+    trainer = {**said["trainer"], **(options or {})}
+    checkpoints = {**said["trainer"].get("checkpoint_config", {}), **trainer.get("checkpoint_config", {})}
+    made_with = {
         "algorithm_cls": ALGORITHMS[said["algorithm"]],
         "algorithm_config": find_classes(values),
-        **known,
+        **{name: trainer[name] for name in ("on_nonfinite", "system_metrics") if name in trainer},
     }
-    checkpoints = CheckpointConfig.parse(said["trainer"].get("checkpoint_config", {}))
-    return find_class(said["env"], "env") if env_cls is None else env_cls, options, checkpoints
+    env_cls = find_class(said["env"], "env") if env_cls is None else env_cls
+    return env_cls, made_with, CheckpointConfig.parse(checkpoints)
+
+
+def add_to_config(path: Path, trainer: Mapping[str, Any], stop_conditions: Any) -> None:
+    """Add to a run's config.yaml how it is trained beside what the trainer knows itself."""
+    said = parse((path / CONFIG).read_text(encoding="utf-8"), CONFIG)
+    said["trainer"] = {**trainer, **said["trainer"]}
+    if stop_conditions is not None:
+        said["stop_conditions"] = stop_conditions
+    write_file(path / CONFIG, dump(said).encode())
 
 
 def describe(algorithm: Algorithm | RecurrentAlgorithm) -> dict[str, Any]:
@@ -141,6 +151,11 @@ def read_config(path: Path) -> dict[str, Any]:
     for key, kind in {"env": str, "algorithm": str, "algorithm_config": dict, "trainer": dict}.items():
         if not isinstance(said.get(key), kind):
             raise ConfigError(f"{file}: {key} is {said.get(key)!r:.60}, expected a {kind.__name__}")
+    kinds: dict[str, Any] = {"checkpoint_config": dict, "on_nonfinite": str, "system_metrics": bool}
+    for key, wanted in kinds.items():
+        if not isinstance(said["trainer"].get(key, wanted()), wanted):
+            value = said["trainer"][key]
+            raise ConfigError(f"{file}: trainer.{key} is {value!r:.60}, expected a {wanted.__name__}")
     if said["algorithm"] not in ALGORITHMS:
         raise ConfigError(f"{file}: algorithm is {said['algorithm']}, expected {' or '.join(ALGORITHMS)}")
     return said

@@ -18,13 +18,13 @@ from .mlflow_model import log_policy
 from .names import make_run_dir, resolve, runs_of
 from .recipes import RECIPES, Recipe
 from .run_config import RunConfig
-from .run_options import ALGORITHMS
+from .run_options import ALGORITHMS, add_to_config, read_config
 from .tracked_run import TrackingError
 from .trainer import Trainer
 
 _STEPS = "algorithm/steps"
 _LONGEST_CURVE = 4000
-"""Updates in a learning curve; of more, every second, or third, and so on is drawn."""
+"""Updates in a learning curve; of more, every second, or third, and so on, is drawn."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,13 +112,15 @@ def train(
         RunDirError, CheckpointError: If the run can't be resumed.
         EnvError, NonFiniteError: As training raises them.
     """
-    name, options = asked.env, asked.trainer
+    name = asked.env
     directory = None if resume is None else _directory_of(asked, run_dir, resume)
     if directory is None:
         trainer, directory = _begin(asked, run_dir)
     else:
         env_cls = None if name is None else resolve(name, {})[0]
-        trainer = Trainer.resume(directory, env_cls=env_cls, track=options.track)
+        asked = asked.of_run(read_config(directory))
+        options, track = vars(asked.trainer), asked.trainer.track
+        trainer = Trainer.resume(directory, env_cls=env_cls, options=options, track=track)
         steps = trainer.steps
         _say(console, f"Going on with {directory} after {steps} updates, with its hyperparameters.")
     solved = _goal(name, trainer) if asked.stop_conditions is None else None
@@ -126,27 +128,25 @@ def train(
     if solved is not None:
         _say(console, f"Training {name} until {solved.recipe.goal}.")
     conditions = [*limits.conditions(), *(asked.stop_conditions or []), *([solved] if solved else [])]
-    policy_path = directory / "policy.safetensors"
     last: Stats = {}
     start = time.monotonic()
     try:
         with make_display(console, name) as display:
             for last in trainer.updates(
-                env_config=options.env_config,
-                eval_env_config=options.eval_env_config,
-                steps_per_eval=options.steps_per_eval,
+                env_config=asked.trainer.env_config,
+                eval_env_config=asked.trainer.eval_env_config,
+                steps_per_eval=asked.trainer.steps_per_eval,
                 stop_conditions=conditions,
             ):
                 display.show(last, limits.share(last, time.monotonic() - start))
     finally:
         # Whatever happened, what was learned so far is kept.
-        if last:
-            trainer.algorithm.policy.save(policy_path)
+        policy_at = _save(trainer, directory / "policy.safetensors") if last else ""
         trainer.close()
     seconds = time.monotonic() - start
     _say(console, _verdict(solved, trainer, seconds))
     if last:
-        _say(console, f"Policy:         {policy_path}")
+        _say(console, f"Policy:         {policy_at}")
         title = f"{name}: {last[ENV_TOTAL_STEPS]:,.0f} steps, {trainer.steps} updates"
         _say(console, f"Learning curve: {_draw(title, directory)}")
         _say(console, f"Tracked run:    {_where_tracked(trainer)}")
@@ -173,6 +173,7 @@ def _begin(asked: RunConfig, run_dir: Path | None) -> tuple[Trainer, Path]:
             system_metrics=asked.trainer.system_metrics,
             track=asked.trainer.track,
         )
+        add_to_config(directory, vars(asked.trainer), asked.said_to_stop)
     except BaseException:
         # What can't be trained leaves nothing on disk.
         for empty in (directory, directory.parent) if run_dir is None else ():
@@ -221,17 +222,27 @@ def _verdict(solved: Solved | None, trainer: Trainer, seconds: float) -> str:
     return f"{end}, after {trainer.steps} updates and {seconds:.0f} s."
 
 
+def _save(trainer: Trainer, path: Path) -> str:
+    """Save the policy; return where it is, or why it isn't anywhere."""
+    try:
+        trainer.algorithm.policy.save(path)
+    except OSError as error:
+        return f"not saved, {error}"
+    return str(path)
+
+
 def _draw(title: str, directory: Path) -> str:
     """Draw the learning curve of the whole run; return where it is, or why there is none."""
     path = directory / "learning_curve.png"
-    rows = list(read_rows(directory / JOURNAL))
-    history = [row.metrics for row in rows[:: -(-len(rows) // _LONGEST_CURVE) or 1]]
+    history = [row.metrics for row in read_rows(directory / JOURNAL, most=_LONGEST_CURVE)]
     if not history:
         return f"not drawn, {directory / JOURNAL} is empty"
     try:
         plot_learning_curve(history, title, path)
     except ImportError:
         return "not drawn, it needs matplotlib: pip install rlstack[viz]"
+    except OSError as error:
+        return f"not drawn, {error}"
     return str(path)
 
 
@@ -240,9 +251,8 @@ def _where_tracked(trainer: Trainer) -> str:
     tracker = trainer.tracker
     if not tracker.enabled:
         return "none"
-    if tracker.run_id is None or tracker.error is not None:
-        where = trainer.run_dir.path if trainer.run_dir else ""
-        return f"incomplete; to send the rest: rlstack sync {where}"
+    if not tracker.is_complete:
+        return f"incomplete{tracker.way_out}"
     uri = tracker.run.uri
     return (
         f"{tracker.run_id} in {uri}\n{16 * ' '}mlflow ui --backend-store-uri {uri}  (needs rlstack[mlflow])"
@@ -252,7 +262,7 @@ def _where_tracked(trainer: Trainer) -> str:
 def _log_model(trainer: Trainer) -> str | None:
     """Log the policy as a model of the tracked run; return its name, or why it isn't, None if not tracked."""
     tracker = trainer.tracker
-    if not tracker.enabled or tracker.run_id is None or tracker.error is not None:
+    if not tracker.enabled or tracker.run_id is None or not tracker.is_complete:
         return None
     try:
         return log_policy(trainer.algorithm.policy, tracker.run_id)

@@ -12,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, final
 
+from .data import ENV_TOTAL_STEPS
 from .files import write_file
 
 _FORMAT = "rlstack.tracking.1"
@@ -90,11 +91,50 @@ def forget_tracked_run(directory: Path) -> None:
 
 
 def public_uri(uri: str) -> str:
-    """Return where a store is: without user and password, and with a file's path from the root."""
+    """Return where a store is: without user, password and options, and with a file's path from the root."""
     name = uri.removeprefix("sqlite:///")
     if name not in (uri, ""):
         return f"sqlite:///{os.path.abspath(name)}"
-    return re.sub(r"(?<=://)[^/@]*@", "", uri)
+    return re.sub(r"(?<=://).*@", "", uri.partition("?")[0])
+
+
+def without_passwords(text: str) -> str:
+    """Return an error's text without the users and passwords of the addresses in it."""
+    return re.sub(r"(?<=://)[^\s/]*@", "", text)
+
+
+def last_step(client: Any, run_id: str) -> int | None:
+    """Return the environment steps of the last row that a run has, -1 without any; None if it isn't there."""
+    from mlflow import MlflowException
+
+    try:
+        run = client.get_run(run_id)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return None
+    if run.info.lifecycle_stage == "deleted":
+        return None
+    return int(run.data.metrics.get(ENV_TOTAL_STEPS, -1))
+
+
+def make_store(uri: str) -> None:
+    """Make a SQLite store that isn't there yet, whole or not at all.
+
+    MLflow makes its tables one by one: two processes at once, or one that is killed meanwhile, would leave a
+    store that can't be used.
+    """
+    from filelock import FileLock
+    from mlflow import MlflowClient
+
+    path = Path(uri.removeprefix("sqlite:///"))
+    if not uri.startswith("sqlite:///") or not path.name or path.exists() or not path.parent.is_dir():
+        return
+    with FileLock(path.with_name(f".{path.name}.lock")):
+        if not path.exists():
+            partial = path.with_name(f".{path.name}.{os.getpid()}")
+            MlflowClient(f"sqlite:///{partial}").search_experiments(max_results=1)
+            partial.replace(path)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -4,7 +4,7 @@ The thread imports mlflow, makes the run and sends metrics in batches. Where to,
 which run is up to MLflow's own settings; without any it is a SQLite file in the working directory.
 
 Rows come from the run's journal, or from memory where there is no run directory. What MLflow couldn't be
-sent is in the journal: the thread tries again, a resumed run and `sync` go on with it.
+sent is in the journal: the thread tries again, a resumed run and `rlstack.sync` go on with it.
 """
 
 import atexit
@@ -15,23 +15,27 @@ import re
 import sys
 import threading
 import time
-from pathlib import Path
+from contextlib import suppress
 from typing import Any, Final, final
 
-from .data import ENV_TOTAL_STEPS, Stats
-from .journal import JOURNAL, Journal
+from .data import Stats
+from .journal import Journal
 from .rows import Row, Waiting
-from .tracked_run import TrackedRun, TrackingError, public_uri, read_tracked_run
+from .tracked_run import TrackedRun, last_step, make_store, public_uri, without_passwords
 
 _INTERVAL: Final = 0.5
 """Least time between two batches, s."""
 _SHARE: Final = 0.03
 """Most of the time that the thread may be busy while training goes on: what it computes, training can't."""
+_TURN: Final = 0.05
+"""How long the thread may be busy at a time while training goes on, s."""
 _LONGEST_PAUSE: Final = 10.0
 """Most time between two batches, s."""
 _METRIC_BATCH: Final = 1000
 _PARAM_BATCH: Final = 100
 """Metrics, and parameters, that MLflow takes at once."""
+_MANY: Final = 5000
+"""Rows that take so long to send that something has to be said."""
 _RETRY: Final = 30.0
 """Time between attempts while the server can't be reached, s."""
 _PATIENCE: Final = 15.0
@@ -66,6 +70,8 @@ class Tracker:
         self._status: str | None = None
         """What MLflow knows of the run's status."""
         self._final_status: str | None = None
+        self._given_up = False
+        """Whether it wasn't waited for the thread to its end."""
         self._client: Any = None
         self._thread: threading.Thread | None = None
 
@@ -87,36 +93,68 @@ class Tracker:
             if self._thread is None or not self._thread.is_alive():
                 self._start()
 
-    def close(self, status: str = "FINISHED", timeout: float | None = None) -> None:
+    @property
+    def is_complete(self) -> bool:
+        """Whether MLflow has all that it was to have."""
+        alive = self._thread is not None and self._thread.is_alive()
+        return self.run_id is not None and self.error is None and not alive and not len(self._rows)
+
+    def close(self, status: str | None = None, timeout: float | None = None) -> None:
         """Send what is left and end the thread; the run goes on if `log` is called again.
 
         Args:
-            status: MLflow's status of the run from now on, if rlstack made the run.
-            timeout: How long to wait for the server at most, s; None is not long if the journal has it all.
+            status: MLflow's status of the run from now on, if rlstack made the run; None is what was said
+                before, or FINISHED.
+            timeout: How long to wait for the server to take anything more, s; None is not long if the journal
+                has it all.
         """
         if timeout is None:
             timeout = 4 * _PATIENCE if self._journal is None else _PATIENCE
         thread = self._thread
-        if thread is None or not thread.is_alive():
+        if thread is None or not thread.is_alive() or self._given_up:
             return
         with self._changed:
-            self._final_status = self.run.status = status
+            self._final_status = self.run.status = status or self._final_status or "FINISHED"
             self._changed.notify_all()
-        thread.join(timeout)
-        atexit.unregister(self.close)
-        self.run.save()
+        waiting = len(self._rows)
+        if waiting > _MANY:
+            _log.warning("%d updates are still to be sent to MLflow; Ctrl-C gives up", waiting)
+        # Whoever gives up waiting, by Ctrl-C for example, needn't do so twice.
+        self._given_up = True
+        try:
+            thread.join(timeout)
+            while thread.is_alive() and len(self._rows) < waiting:
+                waiting = len(self._rows)
+                thread.join(timeout)
+        finally:
+            atexit.unregister(self.close)
+            self.run.save()
+        self._given_up = thread.is_alive()
         if len(self._rows):
             why = self.error or f"it took longer than {timeout:.0f} s"
-            way = "" if self.run.directory is None else f"; to try again: rlstack sync {self.run.directory}"
-            _log.warning("%d updates could not be sent to MLflow: %.200s%s", len(self._rows), why, way)
+            _log.warning(
+                "%d updates could not be sent to MLflow: %.200s%s", len(self._rows), why, self.way_out
+            )
+
+    @property
+    def way_out(self) -> str:
+        """How what is missing can be sent later, as the end of a sentence."""
+        if self.run.directory is None:
+            return ""
+        where = "" if self.run.uri is None else f" --tracking {self.run.uri}"
+        return f"; to send them: rlstack sync {self.run.directory}{where}"
 
     def _start(self) -> None:
         # MLflow's active run belongs to a thread: only the caller's can see the caller's.
-        mlflow = sys.modules.get("mlflow")
-        if self._client is None and mlflow is not None and (active := mlflow.active_run()) is not None:
+        # While another thread imports mlflow, there is nothing in it, and no run of the caller's.
+        active_run = getattr(sys.modules.get("mlflow"), "active_run", None)
+        if self._client is None and active_run is not None and (active := active_run()) is not None:
             self._continued = self._continued and self.run_id == active.info.run_id
             self.run.run_id, self.run.owned = active.info.run_id, False
-        self._final_status = None
+        self._final_status, self._given_up, self.run.status = None, False, "RUNNING"
+        if self._client is None:
+            # Whatever happens from here on: there is something to be sent.
+            self.run.save()
         self._thread = threading.Thread(target=self._work, name="rlstack-mlflow", daemon=True)
         self._thread.start()
         atexit.register(self.close)
@@ -128,6 +166,7 @@ class Tracker:
             with self._changed:
                 self._changed.wait_for(lambda: self._final_status is not None, pause)
                 last = self._final_status is not None
+            first_fault = False
             try:
                 self._connect()
                 start = time.thread_time()
@@ -136,14 +175,15 @@ class Tracker:
                 busy = time.thread_time() - start
                 pause = min(max(_INTERVAL, busy / _SHARE), _LONGEST_PAUSE)
             except Exception as error:
-                message = f"{type(error).__name__}: {error}"
-                if self.error is None:
+                message = without_passwords(f"{type(error).__name__}: {error}")
+                first_fault = self.error is None
+                if first_fault:
                     _log.warning(
                         "MLflow can't be reached; training goes on, it is tried again: %.200s", message
                     )
                 self.error = message
                 pause = _RETRY
-            if last:
+            if last and not first_fault:
                 return
 
     def _connect(self) -> None:
@@ -154,14 +194,20 @@ class Tracker:
         from mlflow.entities import Param, RunTag
 
         uri = mlflow.get_tracking_uri()
-        _make_store(uri)
+        if self.run.uri != public_uri(uri):
+            self.run.uri = public_uri(uri)
+            self.run.save()
+        make_store(uri)
         client = mlflow.MlflowClient()
         if self.run_id is not None and (self._continued or (self._client is not None and self.run.owned)):
-            last = _last_step(client, self.run_id)
+            last = last_step(client, self.run_id)
             if last is None:
                 # Another store, or the run has been deleted: a new one is sent everything.
                 self._rows.rewind()
                 self._client = self.run.run_id = None
+                with suppress(mlflow.MlflowException):
+                    # It is still this thread's active run, if this thread made it.
+                    mlflow.end_run()
             else:
                 self._rows.skip(last)
         if self._client is not None:
@@ -173,7 +219,7 @@ class Tracker:
             run_name = None if directory is None or settings & os.environ.keys() else directory.resolve().name
             run_id = mlflow.start_run(run_name=run_name).info.run_id
             self.run.run_id, self.run.owned = run_id, True
-        self._continued, self.run.uri = self._continued or self.run.owned, public_uri(uri)
+        self._continued = self._continued or self.run.owned
         self.run.save()
         params = [Param(_allowed(key), value) for key, value in self.run.params.items()]
         try:
@@ -189,11 +235,12 @@ class Tracker:
         self._client, self._status = client, None
 
     def _send(self, *, everything: bool) -> None:
-        """Send pending rows, all of them or one batch, and what has to be said of the run."""
+        """Send pending rows, all of them or for a short time, and what has to be said of the run."""
+        start = time.thread_time()
         while rows := self._rows.peek(_METRIC_BATCH, everything=everything):
             self._client.log_batch(self.run_id, metrics=self._metrics(rows))
             self._rows.done()
-            if not everything:
+            if not everything and time.thread_time() - start > _TURN:
                 break
         self._tag_losses()
         status = self._final_status or "RUNNING"
@@ -231,62 +278,3 @@ class Tracker:
 def _allowed(key: str) -> str:
     """Return a parameter's name with what MLflow doesn't allow in one replaced."""
     return re.sub(r"[^\w\-. :/]", "_", key)
-
-
-def _last_step(client: Any, run_id: str) -> int | None:
-    """Return the environment steps of the last row that a run has, -1 without any; None if it isn't there."""
-    from mlflow import MlflowException
-
-    try:
-        run = client.get_run(run_id)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
-        return None
-    if run.info.lifecycle_stage == "deleted":
-        return None
-    return int(run.data.metrics.get(ENV_TOTAL_STEPS, -1))
-
-
-def _make_store(uri: str) -> None:
-    """Make a SQLite store that isn't there yet, whole or not at all.
-
-    MLflow makes its tables one by one: two processes at once, or one that is killed meanwhile, would leave a
-    store that can't be used.
-    """
-    from filelock import FileLock
-    from mlflow import MlflowClient
-
-    path = Path(uri.removeprefix("sqlite:///"))
-    if not uri.startswith("sqlite:///") or not path.name or path.exists() or not path.parent.is_dir():
-        return
-    with FileLock(path.with_name(f".{path.name}.lock")):
-        if not path.exists():
-            partial = path.with_name(f".{path.name}.{os.getpid()}")
-            MlflowClient(f"sqlite:///{partial}").search_experiments(max_results=1)
-            partial.replace(path)
-
-
-def sync(directory: Path, *, timeout: float = 600.0) -> TrackedRun:
-    """Send to MLflow what a run's journal has and its MLflow run hasn't; return that run.
-
-    Args:
-        directory: Of a run that no trainer is at work on.
-        timeout: How long to try, s.
-
-    Raises:
-        TrackingError: If it was never tracked, is tracked elsewhere, or MLflow can't be reached.
-        OSError: If the journal can't be read.
-    """
-    import mlflow
-
-    run, here = read_tracked_run(directory), public_uri(mlflow.get_tracking_uri())
-    if run.uri not in (None, here):
-        raise TrackingError(f"{directory} is tracked in {run.uri}, not in {here}: give --tracking {run.uri}")
-    status = "KILLED" if run.status == "RUNNING" else run.status
-    tracker = Tracker(run, Journal(directory / JOURNAL))
-    tracker.start()
-    tracker.close(status, timeout=timeout)
-    if tracker.error is not None or run.run_id is None:
-        raise TrackingError(f"MLflow can't be reached in {here}: {tracker.error or 'no answer':.200}")
-    return run

@@ -95,6 +95,7 @@ class Trainer:
         env_cls: EnvFactory | None = None,
         algorithm_config: Config | None = None,
         stop_conditions: Sequence[Condition] | None = None,
+        options: Config | None = None,
         track: bool = True,
     ) -> "Trainer":
         """Return a trainer that goes on from a run's last sound checkpoint, bit by bit as it would have.
@@ -104,6 +105,7 @@ class Trainer:
             env_cls: The environment's class, if its name in the run's config.yaml doesn't do.
             algorithm_config: Hyperparameters that can't be read from there, like a `model`.
             stop_conditions: When `run` stops.
+            options: `checkpoint_config`, `on_nonfinite` and `system_metrics`, where they are to differ.
             track: Whether to track with MLflow.
 
         Raises:
@@ -111,12 +113,14 @@ class Trainer:
             ConfigError: If its config.yaml can't be used.
             CheckpointError: If it has no sound checkpoint.
         """
-        env_cls, options, checkpoints = trainer_of(Path(run_dir), env_cls, algorithm_config)
+        env_cls, made_with, checkpoints = trainer_of(Path(run_dir), env_cls, algorithm_config, options)
         directory = RunDir(Path(run_dir), checkpoints)
         try:
-            trainer = cls(env_cls, run_dir=directory, stop_conditions=stop_conditions, track=track, **options)
+            trainer = cls(
+                env_cls, run_dir=directory, stop_conditions=stop_conditions, track=track, **made_with
+            )
             trainer._take_over(checkpoint.read_latest(directory.checkpoints))
-            directory.go_on(trainer.steps, trainer.algorithm.env_steps)
+            directory.saved = trainer.steps
         except BaseException:
             directory.close()
             raise
@@ -145,10 +149,7 @@ class Trainer:
             "params": algorithm.params,
             "mlflow_run_id": self.tracker.run_id,
         }
-        where = run_dir.checkpoints if run_dir else Path(directory or "")
-        if run_dir:
-            # Whoever goes on from the checkpoint finds the metrics up to it.
-            run_dir.journal.sync()
+        where = run_dir.make_ready() if run_dir else Path(directory or "")
         path = checkpoint.write(where, self.steps, algorithm.policy, algorithm.state_dict(), info)
         if run_dir:
             run_dir.keep(path, self._last)
@@ -159,18 +160,19 @@ class Trainer:
 
         Raises:
             CheckpointError: If it is damaged, or of another algorithm or environment; training is as it was.
+            RunDirError: If the run directory holds checkpoints of later updates.
         """
         read = checkpoint.read_latest if checkpoint.numbered(Path(path)) else checkpoint.read
-        self._take_over(read(Path(path)))
+        said = read(Path(path))
+        if self.run_dir is not None:
+            self.run_dir.check_last(said.info["updates"])
+        self._take_over(said)
 
     def step(self, *, env_config: Config | None = None) -> Stats:
-        """Collect one horizon, update the policy once, and track both.
+        """Collect one horizon, update the policy once, and track both; return their statistics and totals.
 
         Args:
             env_config: Options for the environment's next reset and those after it; None goes on as before.
-
-        Returns:
-            The statistics of both, the memory in use and the totals so far.
         """
         stats = self._update(env_config)
         self._record(stats)
@@ -183,14 +185,11 @@ class Trainer:
             self.run_dir.close()
 
     def eval(self, *, env_config: Config | None = None, deterministic: bool = True) -> Stats:
-        """Judge the policy on one horizon in environments of its own; training isn't disturbed.
+        """Return `returns/…` and `rewards/…` of a horizon in environments of its own, training undisturbed.
 
         Args:
             env_config: Options for the reset of those environments.
             deterministic: Whether the policy acts without chance.
-
-        Returns:
-            Statistics of the horizon, `returns/…` and `rewards/…`.
         """
         return self.algorithm.eval(env_config=env_config, deterministic=deterministic)
 
@@ -202,16 +201,13 @@ class Trainer:
         steps_per_eval: int | None = None,
         stop_conditions: Sequence[Condition] | None = None,
     ) -> Stats:
-        """Train until a condition holds; without any, until Ctrl-C.
+        """Train until a condition holds, without any until Ctrl-C; return the statistics of the last update.
 
         Args:
             env_config: Options for the environment's resets.
             eval_env_config: Options for the resets of the environments that evaluations run in.
             steps_per_eval: Evaluate after every so many updates; the statistics then have `eval/…` too.
             stop_conditions: When to stop, instead of the trainer's own conditions.
-
-        Returns:
-            The statistics of the last update; empty if there was none.
         """
         how = {"env_config": env_config, "eval_env_config": eval_env_config}
         updates = self.updates(**how, steps_per_eval=steps_per_eval, stop_conditions=stop_conditions)
@@ -232,33 +228,35 @@ class Trainer:
         stop = self.stop_condition if stop_conditions is None else any_of(stop_conditions)
         stop.reset()
         self.interrupted, status = None, "FAILED"
-        with interruptible() as interrupt:
-            try:
+        try:
+            with interruptible() as interrupt:
                 # A run that was over before it was stopped makes no further update.
                 done = self._resumed and stop(self._last)
                 self._resumed = False
                 while not done and interrupt.signum is None:
                     stats = self._update(env_config)
-                    if steps_per_eval is not None and self.steps % steps_per_eval == 0:
-                        evaluation = self.eval(env_config=eval_env_config)
-                        stats |= {f"eval/{key}": value for key, value in evaluation.items()}
-                    self._record(stats)
+                    try:
+                        if steps_per_eval is not None and self.steps % steps_per_eval == 0:
+                            evaluation = self.eval(env_config=eval_env_config)
+                            stats |= {f"eval/{key}": value for key, value in evaluation.items()}
+                    finally:
+                        self._record(stats)
                     done = stop(stats)
                     yield stats
                 self.interrupted = interrupt.signum
                 status = "FINISHED" if self.interrupted is None else "KILLED"
                 self._try_to_save()
-            except KeyboardInterrupt:
-                # Raised by what runs inside the loop, or by a second signal: the update at hand is given up.
-                self.interrupted, status = interrupt.signum or signal.SIGINT, "KILLED"
-            except GeneratorExit:
-                status = "FINISHED"
-                self._try_to_save()
-                raise
-            finally:
-                # One more Ctrl-C gives up waiting for MLflow.
-                with suppress(KeyboardInterrupt):
-                    self.tracker.close(status)
+        except KeyboardInterrupt:
+            # Raised by what runs inside the loop, or by a second signal: the update at hand is given up.
+            self.interrupted, status = interrupt.signum or signal.SIGINT, "KILLED"
+        except GeneratorExit:
+            status = "FINISHED"
+            self._try_to_save()
+            raise
+        finally:
+            # One more Ctrl-C gives up waiting for MLflow.
+            with suppress(KeyboardInterrupt):
+                self.tracker.close(status)
 
     def _update(self, env_config: Config | None) -> Stats:
         if self._guard.goes_back and self.run_dir is not None and self.run_dir.saved < 0:
@@ -281,6 +279,9 @@ class Trainer:
         self.collects, self.steps = said.info["collects"], said.info["updates"]
         self._last = dict(said.info["stats"])
         self._resumed = self.steps > 0
+        if self.run_dir is not None:
+            # The metrics after it will come again.
+            self.run_dir.journal.cut(self.algorithm.env_steps)
 
     def _record(self, stats: Stats) -> None:
         """Track the statistics of an update, and write a checkpoint if one is due."""

@@ -106,7 +106,7 @@ def check_ownership(subject: Subject) -> str | None:
     kept: list[Any] = [(subject.reset(env), None)]
     before: list[Any] = [(kept[0][0].clone(), None)]
     handed = (actions := subject.actions(env)).clone()
-    for step in range(2):
+    for step in range(most_steps(env, 2)):
         obs, rewards = checked_step(env, subject.num_envs, actions, step, subject.device)
         kept.append((obs, rewards))
         before.append((obs.clone(), rewards.clone()))
@@ -143,17 +143,19 @@ def check_state(subject: Subject) -> str | None:
     subject.reset(other)
     if env_state(env) is None:
         return f"{name} has no state_dict and load_state_dict: a resumed run resets it"
-    deque(_walk(subject, env), maxlen=0)
+    # As far as it may go, in two parts.
+    half = replace(subject, steps=max(1, most_steps(env, subject.steps) // 2))
+    deque(_walk(half, env), maxlen=0)
     try:
         packed = pack(env_state(env), f"{name}.state_dict()")
     except TypeError as error:
         raise EnvError(str(error)) from None
     state = unpack(packed[0], {key: value.clone() for key, value in packed[1].items()})
     torch.manual_seed(0)
-    after = list(_copies(_walk(subject, env)))
+    after = list(_copies(_walk(half, env)))
     load_env_state(other, state)
     torch.manual_seed(0)
-    differing = _difference(env, after, list(_copies(_walk(subject, other))))
+    differing = _difference(env, after, list(_copies(_walk(half, other))))
     if differing:
         raise EnvError(f"{name}: {differing} after load_state_dict: state_dict should hold all that changes")
     return None
@@ -167,7 +169,7 @@ def check_graph(subject: Subject) -> str | None:
     reads = _ReadsBack()
     try:
         holdings = Holdings(env, name)
-        for _ in range(2):
+        for _ in range(most_steps(env, 2)):
             actions = subject.actions(env)
             with reads:
                 env.step(actions)
@@ -239,13 +241,18 @@ class _ReadsBack(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
+def most_steps(env: Any, steps: int) -> int:
+    """Return how many of so many steps may be taken after a reset."""
+    return min(steps, getattr(env, "max_horizon", None) or steps)
+
+
 _Moment: TypeAlias = tuple[int, Batch, Tensor | None]
 """A step, -1 after a reset, the observations and the rewards."""
 
 
 def _walk(subject: Subject, env: Any) -> Iterator[_Moment]:
     """Take steps with random actions that are the same each time, without touching torch's generator."""
-    for step in range(subject.steps):
+    for step in range(most_steps(env, subject.steps)):
         with keep_random_state(subject.device):
             torch.manual_seed(step)
             actions = subject.actions(env)

@@ -1,0 +1,33 @@
+"""Sending to MLflow what tracking missed, from the journal of a run."""
+
+from pathlib import Path
+
+from .journal import JOURNAL, Journal
+from .tracked_run import TrackedRun, TrackingError, public_uri, read_tracked_run
+from .tracking import Tracker
+
+
+def sync(directory: Path, *, anywhere: bool = False, timeout: float = 600.0) -> TrackedRun:
+    """Send to MLflow what a run's journal has and its MLflow run hasn't; return that run.
+
+    Args:
+        directory: Of a run that no trainer is at work on.
+        anywhere: Whether to send to MLflow's current store even if the run was tracked in another one.
+        timeout: How long to wait for the server to take anything, s.
+
+    Raises:
+        TrackingError: If it was never tracked, is tracked elsewhere, or MLflow can't be reached.
+        OSError: If the journal can't be read.
+    """
+    import mlflow
+
+    run, here = read_tracked_run(directory), public_uri(mlflow.get_tracking_uri())
+    if run.uri not in (None, here) and not anywhere:
+        raise TrackingError(f"{directory} is tracked in {run.uri}, not in {here}: give --tracking {run.uri}")
+    status = "KILLED" if run.status == "RUNNING" else run.status
+    tracker = Tracker(run, Journal(directory / JOURNAL))
+    tracker.start()
+    tracker.close(status, timeout=timeout)
+    if not tracker.is_complete:
+        raise TrackingError(f"MLflow can't be reached in {here}: {tracker.error or 'no answer':.200}")
+    return run
