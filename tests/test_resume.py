@@ -384,7 +384,7 @@ class TestLoad:
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("on_nonfinite: raise", "on_nonfinite: skipp"),
+        ("on_nonfinite: raise", "on_nonfinite: ignore"),
         ("on_nonfinite: raise", "on_nonfinite: 3"),
         ("system_metrics: false", "system_metrics: often"),
         ("    every_updates: null", "    every_updates: -1"),
