@@ -54,11 +54,12 @@ def kill_often(directory: Path, count: int, seed: int, updates: int = UPDATES) -
     process = start(whole, seed, updates)
     if process.wait() != 0:
         return {**found, "held": False, "faults": [end_of(process, whole)]}
-    while found["kills"] < count:
+    while found["kills"] < count or 2 * found["while_saving"] < count:
         parts = directory / f"parts-{found['trainings']}"
         while True:
             process = start(parts, seed, updates)
-            killed = kill(process, parts / "checkpoints", chance, saving=found["kills"] % 2 == 0)
+            saving = 2 * found["while_saving"] <= found["kills"]
+            killed = kill(process, parts / "checkpoints", chance, saving=saving)
             if killed is None:
                 break
             found["kills"] += 1
@@ -100,7 +101,7 @@ def kill(
         if partial:
             seen.add(partial)
         if (partial and len(seen) >= saves) or (not saving and time.monotonic() >= moment):
-            time.sleep(chance.uniform(0, 0.004) if saving else 0)
+            time.sleep(chance.uniform(0, 0.0015) if saving else 0)
             process.send_signal(signal.SIGKILL)
             if process.wait() == -signal.SIGKILL:
                 return "saving" if partial and _partial(checkpoints) else "moment"

@@ -187,6 +187,8 @@ class TestTrain:
                 "3",
                 "--seed",
                 "5",
+                "--tracking",
+                "off",
                 "--run-dir",
                 name,
                 cwd=tmp_path,
