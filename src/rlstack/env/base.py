@@ -147,6 +147,8 @@ def checked_step(
     with _faults(f"{name}.step (step {step} of the horizon)"):
         out = env.step(action)
     try:
+        if isinstance(out, Tensor):
+            raise TypeError
         obs, rewards = out[OBS], out[REWARDS]
     except (KeyError, TypeError, IndexError):
         raise EnvError(
