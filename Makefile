@@ -28,7 +28,7 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-prove: $(STAMP)  ## show that what is promised of runs holds, in about half an hour
+prove: $(STAMP)  ## show that what is promised of runs holds, in about 40 minutes
 	$(BIN)/python -m proofs --write
 
 solve: $(STAMP)  ## train the recipes and judge them in Gymnasium's own environments
