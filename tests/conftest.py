@@ -1,3 +1,4 @@
+import contextlib
 import os
 
 import pytest
@@ -28,8 +29,11 @@ def mlflow_uri(tmp_path_factory):
     """A real MLflow SQLite store, made once per test process."""
     import mlflow
 
-    uri = f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db"
-    mlflow.MlflowClient(uri).search_experiments()
+    directory = tmp_path_factory.mktemp("mlflow")
+    uri = f"sqlite:///{directory}/mlflow.db"
+    # Models are kept below the directory in which the store is made.
+    with contextlib.chdir(directory):
+        mlflow.MlflowClient(uri).search_experiments()
     return uri
 
 
