@@ -55,8 +55,8 @@ class Buffer:
         self.values = torch.zeros((horizon + 1, num_envs, 1), device=device)
         self.rewards = torch.zeros((horizon, num_envs, 1), device=device)
         self._discrete = [
-            (".".join((OBS, *path)), self.obs[path] if path else self.obs, leaf)
-            for path, leaf in specs.leaves(observation_spec)
+            (".".join((OBS, *path)), part, leaf)
+            for path, part, leaf in specs.parts(self.obs, observation_spec)
             if specs.num_values(leaf) is not None and leaf.dtype != torch.bool
         ]
         """Name, storage and spec of the discrete observations."""

@@ -2,14 +2,13 @@
 
 import logging
 from pathlib import Path
-from typing import Final, Literal, TypeAlias, final
+from typing import Final, final
 
 from . import data
 from .algorithm import Algorithm, RecurrentAlgorithm
 from .checkpoint import CheckpointError, read_latest
 from .data import Config, NonFiniteError, Stats
-
-OnNonFinite: TypeAlias = Literal["raise", "skip", "restore"]
+from .run_options import OnNonFinite
 
 _MOST_IN_A_ROW: Final = 10
 """Horizons and updates that may be skipped one after the other."""
@@ -32,7 +31,6 @@ class Guard:
         algorithm: What is trained.
         way: What to do.
         checkpoints: Where they are; `restore` needs them.
-
     """
 
     def __init__(

@@ -138,7 +138,7 @@ def _names(root: str, spec: specs.TensorSpec) -> list[str]:
 
 
 def _leaves(spec: specs.TensorSpec, value: Any) -> list[Tensor]:
-    return [value[path] if path else value for path, _ in specs.leaves(spec)]
+    return [part for _, part, _ in specs.parts(value, spec)]
 
 
 def _assemble(spec: specs.TensorSpec, parts: Any) -> Any:

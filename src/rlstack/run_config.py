@@ -25,10 +25,9 @@ from pydantic.dataclasses import dataclass as checked_dataclass
 from . import conditions
 from .conditions import And, Condition, Or
 from .config import ConfigError, find_classes, parse
-from .guards import OnNonFinite
 from .hparams import HparamsError, check_options, checked, did_you_mean
 from .names import merge
-from .run_options import ALGORITHMS, CheckpointConfig
+from .run_options import ALGORITHMS, CheckpointConfig, OnNonFinite
 
 _CONDITIONS = {
     name: cls

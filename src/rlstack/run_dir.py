@@ -24,7 +24,7 @@ from .config import dump
 from .data import Stats
 from .files import write_file
 from .journal import JOURNAL, Journal
-from .run_options import ALGORITHMS, CONFIG, CheckpointConfig, RunDirError, describe
+from .run_options import ALGORITHMS, CONFIG, CheckpointConfig, RunDirError, config_file, describe
 from .tracked_run import forget_tracked_run
 
 
@@ -157,8 +157,7 @@ def holding(path: Path) -> Iterator[None]:
     Raises:
         RunDirError: If one is at work in it, or it is none.
     """
-    if not (path / CONFIG).is_file():
-        raise RunDirError(f"{path} is not a run directory: there is no {CONFIG} in it")
+    config_file(path)
     lock = _lock(path)
     try:
         yield

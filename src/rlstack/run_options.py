@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeAlias, get_args
 
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
@@ -22,6 +22,10 @@ ALGORITHMS: dict[str, type[Algorithm] | type[RecurrentAlgorithm]] = {
 """By their names in a configuration."""
 
 CONFIG = "config.yaml"
+
+
+OnNonFinite: TypeAlias = Literal["raise", "skip", "restore"]
+"""What to do after NaN or infinity."""
 
 
 class RunDirError(ValueError):
@@ -80,7 +84,7 @@ def check_trainer(run_dir: Any, checkpoint_config: Config | None, on_nonfinite: 
     Raises:
         HparamsError: With what to change.
     """
-    if on_nonfinite not in ("raise", "skip", "restore"):
+    if on_nonfinite not in get_args(OnNonFinite):
         raise HparamsError(f"on_nonfinite is {on_nonfinite!r}, expected raise, skip or restore")
     if run_dir is None and checkpoint_config is not None:
         raise HparamsError("checkpoint_config needs a run_dir to keep checkpoints in")
@@ -137,6 +141,18 @@ def describe(algorithm: Algorithm | RecurrentAlgorithm) -> dict[str, Any]:
     return {**values, "device": str(algorithm.device)}
 
 
+def config_file(path: Path) -> Path:
+    """Return a run's config.yaml.
+
+    Raises:
+        RunDirError: If there is none.
+    """
+    file = path / CONFIG
+    if not file.is_file():
+        raise RunDirError(f"{path} is not a run directory: there is no {CONFIG} in it")
+    return file
+
+
 def read_config(path: Path) -> dict[str, Any]:
     """Return what a run's config.yaml says.
 
@@ -144,9 +160,7 @@ def read_config(path: Path) -> dict[str, Any]:
         RunDirError: If there is none.
         ConfigError: If it isn't what a run was made with.
     """
-    file = path / CONFIG
-    if not file.is_file():
-        raise RunDirError(f"{path} is not a run directory: there is no {CONFIG} in it")
+    file = config_file(path)
     said = parse(file.read_text(encoding="utf-8", errors="replace"), str(file))
     for key, kind in {"env": str, "algorithm": str, "algorithm_config": dict, "trainer": dict}.items():
         if not isinstance(said.get(key), kind):

@@ -112,19 +112,16 @@ def train(
         RunDirError, CheckpointError: If the run can't be resumed.
         EnvError, NonFiniteError: As training raises them.
     """
-    name = asked.env
     directory = None if resume is None else _directory_of(asked, run_dir, resume)
     if directory is None:
         trainer, directory = _begin(asked, run_dir)
     else:
-        env_cls = None if name is None else resolve(name, {})[0]
         asked = asked.of_run(read_config(directory))
-        options, track = vars(asked.trainer), asked.trainer.track
-        trainer = Trainer.resume(directory, env_cls=env_cls, options=options, track=track)
+        trainer = _go_on(asked, directory)
         steps = trainer.steps
         _say(console, f"Going on with {directory} after {steps} updates, with its hyperparameters.")
-    solved = _goal(name, trainer) if asked.stop_conditions is None else None
-    name = name or directory.name
+    solved = _goal(asked.env, trainer) if asked.stop_conditions is None else None
+    name = asked.env or directory.name
     if solved is not None:
         _say(console, f"Training {name} until {solved.recipe.goal}.")
     conditions = [*limits.conditions(), *(asked.stop_conditions or []), *([solved] if solved else [])]
@@ -148,12 +145,17 @@ def train(
     if last:
         _say(console, f"Policy:         {policy_at}")
         title = f"{name}: {last[ENV_TOTAL_STEPS]:,.0f} steps, {trainer.steps} updates"
-        _say(console, f"Learning curve: {_draw(title, directory)}")
-        _say(console, f"Tracked run:    {_where_tracked(trainer)}")
-        if trainer.interrupted is None and (said := _log_model(trainer)):
-            _say(console, f"Tracked model:  {said}")
-        _say(console, f"To go on:       rlstack train --resume {directory}")
+        _report(console, trainer, title, directory)
     return trainer.interrupted
+
+
+def _report(console: Console, trainer: Trainer, title: str, directory: Path) -> None:
+    """Draw the learning curve and log the model; say where they are, and the tracked run."""
+    _say(console, f"Learning curve: {_draw(title, directory)}")
+    _say(console, f"Tracked run:    {_where_tracked(trainer)}")
+    if trainer.interrupted is None and (said := _log_model(trainer)):
+        _say(console, f"Tracked model:  {said}")
+    _say(console, f"To go on:       rlstack train --resume {directory}")
 
 
 def _begin(asked: RunConfig, run_dir: Path | None) -> tuple[Trainer, Path]:
@@ -181,6 +183,13 @@ def _begin(asked: RunConfig, run_dir: Path | None) -> tuple[Trainer, Path]:
                 empty.rmdir()
         raise
     return trainer, directory
+
+
+def _go_on(asked: RunConfig, directory: Path) -> Trainer:
+    """Return a trainer that goes on with a run."""
+    env_cls = None if asked.env is None else resolve(asked.env, {})[0]
+    options, track = vars(asked.trainer), asked.trainer.track
+    return Trainer.resume(directory, env_cls=env_cls, options=options, track=track)
 
 
 def _directory_of(asked: RunConfig, run_dir: Path | None, resume: str) -> Path | None:

@@ -49,6 +49,12 @@ def leaves(spec: TensorSpec, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple
         yield path, spec
 
 
+def parts(value: Any, spec: TensorSpec) -> Iterator[tuple[tuple[str, ...], Tensor, TensorSpec]]:
+    """Yield `(path, tensor, spec)` of each leaf of a tensor or TensorDict, as `leaves` orders them."""
+    for path, leaf in leaves(spec):
+        yield path, value[path] if path else value, leaf
+
+
 def kind(spec: TensorSpec) -> type:
     """Return the public class among `rlstack.specs` that a leaf is an instance of.
 

@@ -16,9 +16,9 @@ from .conditions import Condition, any_of
 from .data import Config, Stats
 from .device import memory_stats, system_stats
 from .env.base import EnvFactory
-from .guards import Guard, OnNonFinite
+from .guards import Guard
 from .run_dir import RunDir, restore
-from .run_options import check_trainer, make_algorithm, trainer_of
+from .run_options import OnNonFinite, check_trainer, make_algorithm, trainer_of
 from .signals import interruptible
 from .tracked_run import track_as
 from .tracking import Tracker

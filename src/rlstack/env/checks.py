@@ -13,7 +13,6 @@ from .. import specs
 from ..algorithm import Algorithm
 from ..data import OBS, REWARDS, Batch, Config, keep_random_state
 from ..holdings import CaptureError, Holdings
-from ..hparams import HparamsError
 from ..trees import pack, unpack
 from .base import EnvError, EnvFactory, checked_reset, checked_step, env_state, load_env_state, make_env
 
@@ -116,8 +115,8 @@ def check_ownership(subject: Subject) -> str | None:
         for now, then in zip(kept, before, strict=True)
         if _difference(env, [(0, *now)], [(0, *then)])
     ][:1]
-    pairs = zip(_tensors(actions), _tensors(handed), strict=True)
-    if any(not torch.equal(one, two) for one, two in pairs):
+    both = (specs.parts(batch, env.action_spec) for batch in (actions, handed))
+    if any(not torch.equal(one, two) for (_, one, _), (_, two, _) in zip(*both, strict=True)):
         said.append(f"{name}.step changes the actions that it is handed: work on a clone")
     return "; ".join(said) or None
 
@@ -194,9 +193,9 @@ def check_training(subject: Subject) -> str | None:
             env_config=None if subject.config is None else dict(subject.config),
             device=subject.device,
         )
-    except (HparamsError, TypeError, ValueError) as error:
-        if isinstance(error, EnvError):
-            raise
+    except EnvError:
+        raise
+    except (TypeError, ValueError) as error:
         return f"it needs a model or a distribution of its own: {error}"
     with torch.enable_grad():
         for _ in range(2):
@@ -209,8 +208,8 @@ def check_training(subject: Subject) -> str | None:
 
 def _leaves(value: Any, spec: specs.TensorSpec) -> Iterator[tuple[str, Tensor, specs.TensorSpec]]:
     """Yield name, numbers and spec of each part of observations [B, ...]."""
-    for path, leaf in specs.leaves(spec):
-        yield ".".join((OBS, *path)), value[path] if path else value, leaf
+    for path, part, leaf in specs.parts(value, spec):
+        yield ".".join((OBS, *path)), part, leaf
 
 
 def _refuse(name: str, bad: Tensor, what: str, where: str) -> None:
@@ -286,7 +285,3 @@ def _difference(env: Any, ones: list[_Moment], others: list[_Moment]) -> str | N
                 where = "after the reset" if step < 0 else f"in step {step}"
                 return f"{name} of environment {int(bad.nonzero()[0])} differs {where}"
     return None
-
-
-def _tensors(value: Batch) -> list[Tensor]:
-    return [value] if isinstance(value, Tensor) else list(value.values(True, True))
