@@ -4,6 +4,8 @@ import os
 import pytest
 import torch
 
+from rlstack import device
+
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 os.environ["MLFLOW_LOGGING_LEVEL"] = "WARNING"
 # Two test processes share two cores, with the processes that they start.
@@ -22,6 +24,14 @@ def float64():
     torch.set_default_dtype(torch.float64)
     yield
     torch.set_default_dtype(torch.float32)
+
+
+@pytest.fixture
+def half(monkeypatch):
+    """Compute in 16 bits where that is asked for, even if this CPU emulates it; return whether it needn't."""
+    native = device.has_half()
+    monkeypatch.setattr(device, "has_half", lambda: True)
+    return native
 
 
 @pytest.fixture(scope="session")

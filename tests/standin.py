@@ -5,7 +5,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from rlstack.capture import Recording
-from rlstack.engine import Function, Horizons, Steps
+from rlstack.recorded import Recorded
 
 READS_BACK = {"aten::_local_scalar_dense", "aten::nonzero", "aten::is_nonzero"}
 
@@ -62,11 +62,7 @@ def record(algorithm):
     """Let an algorithm on the CPU do as one on a GPU does, with stand-ins."""
     StandIn.made = StandIn.replays = 0
     like_on_a_gpu(algorithm)
-    learner = algorithm.learner
-    horizons, steps = Horizons(algorithm.collector, StandIn), Steps(learner, StandIn)
-    algorithm.collector.simulate, learner.make_step = horizons, steps
-    targets = Function("targets", algorithm.advantages.estimate, algorithm._sequences.tensors, StandIn)
-    sums = Function("sums", algorithm.advantages.absorb, algorithm.advantages.tensors, StandIn)
-    algorithm._make_targets, algorithm._sum_rewards = targets, sums
-    algorithm._recorded = [horizons, steps, targets, sums]
+    algorithm._recorded = Recorded(
+        algorithm.collector, algorithm.learner, algorithm.advantages, algorithm._sequences, StandIn
+    )
     return algorithm

@@ -12,7 +12,7 @@ def filled(seq_len):
     state_spec = specs.Composite(h=specs.Unbounded((1,))) if seq_len > 1 else None
     buffer = Buffer(
         specs.Unbounded((2,)),
-        specs.Categorical(2, shape=(1,)),
+        torch.zeros(1, 1, dtype=torch.int64),
         state_spec,
         num_envs=B,
         horizon=T,
@@ -22,7 +22,7 @@ def filled(seq_len):
     # Every number says where it belongs: 100 t + b.
     where = 100 * torch.arange(T + 1).view(-1, 1, 1) + torch.arange(B).view(1, -1, 1)
     buffer.obs.copy_(where.expand(-1, -1, 2))
-    buffer.actions.copy_(where[:-1])
+    buffer.drawn.copy_(where[:-1])
     buffer.logp.copy_(where[:-1])
     buffer.values.copy_(where)
     if buffer.states is not None:
@@ -43,7 +43,7 @@ def test_everything_of_a_sequence_stays_together(seq_len, kind):
     starts = obs[:, 0, 0]
     expected = starts.view(-1, 1) + 100 * torch.arange(seq_len)
     assert torch.equal(obs, expected.unsqueeze(-1).expand(-1, -1, 2))
-    assert torch.equal(sequences.actions(index), expected.view(-1, 1).long())
+    assert torch.equal(sequences.drawn(index), expected.view(-1, 1).long())
     columns = sequences.columns(index)
     for name, offset in (("old_logp", 0), ("old_values", 0), ("advantages", 0.25), ("returns", 0.5)):
         assert torch.equal(getattr(columns, name), expected.view(-1, 1) + offset)
@@ -103,6 +103,6 @@ def test_the_cause_is_named_before_its_consequences():
 
 def test_nested_observations_are_named_by_their_path():
     spec = specs.Composite(a=specs.Composite(b=specs.Unbounded((2,)), c=specs.Categorical(2, shape=(1,))))
-    buffer = Buffer(spec, specs.Unbounded((1,)), None, num_envs=B, horizon=T, seq_len=1, device=CPU)
+    buffer = Buffer(spec, torch.zeros(1, 1), None, num_envs=B, horizon=T, seq_len=1, device=CPU)
     buffer.obs["a", "b"][1, 2, 0] = float("nan")
     assert buffer.first_nonfinite() == ("obs.a.b", 0, 2)

@@ -117,47 +117,64 @@ def squashed(mean, log_std):
     return SquashedNormal(features(mean=mean, log_std=log_std), FakeModel(specs.Bounded(-1.0, 1.0, (1,))))
 
 
+def normal_logp(u, mean, log_std):
+    return -0.5 * ((u - mean) / math.exp(log_std)) ** 2 - log_std - 0.5 * math.log(2 * math.pi)
+
+
 class TestSquashedNormal:
     def test_is_a_density(self):
         edges = torch.linspace(-1, 1, 400_001, dtype=torch.float64)
         middles = ((edges[1:] + edges[:-1]) / 2).unsqueeze(1)
         distribution = squashed(torch.full_like(middles, 0.3), torch.full_like(middles, -0.2))
-        logp = distribution.logp(middles)
+        logp = distribution.logp(middles.atanh())
         assert (logp.exp().mean() * 2).item() == pytest.approx(1.0, abs=1e-6)
         exact = -(logp.exp() * logp).mean().item() * 2
-        assert distribution.entropy().mean().item() == pytest.approx(exact, abs=0.01)
+        assert distribution.entropy()[0].item() == pytest.approx(exact, abs=2e-5)
 
-    @pytest.mark.parametrize("distance", [2.0**-k for k in range(1, 25)])
-    @pytest.mark.parametrize("side", [-1, 1])
-    def test_exact_near_the_bounds(self, distance, side):
-        action = torch.tensor([[side * (1 - distance)]], dtype=torch.float32)
-        mean, log_std = torch.tensor([[0.7]]), torch.tensor([[0.1]])
-        # The same number in float64, where 1 − a² has all the digits that it needs.
-        a = action.double().item()
-        u = math.atanh(a)
-        std = math.exp(log_std.double().item())
-        z = (u - mean.double().item()) / std
-        expected = -0.5 * z * z - math.log(std) - 0.5 * math.log(2 * math.pi) - math.log((1 - a) * (1 + a))
-        assert squashed(mean, log_std).logp(action).item() == pytest.approx(expected, rel=1e-5, abs=1e-5)
+    def test_the_density_by_hand(self):
+        # At u = 0 the tangent's slope is 1; at u = ½ log 3, where it is ½, the slope is ¾.
+        for u, slope in ((0.0, 1.0), (0.5 * math.log(3), 0.75)):
+            got = squashed(torch.tensor([[0.25]]), torch.tensor([[0.5]])).logp(torch.tensor([[u]]))
+            assert got.item() == pytest.approx(normal_logp(u, 0.25, 0.5) - math.log(slope), rel=1e-6)
 
-    def test_saturated_samples_stay_inside_and_finite(self):
+    @pytest.mark.parametrize("u", [-300.0, -40.0, -9.0, -1.0, 1e-4, 2.0, 15.0, 100.0])
+    def test_exact_wherever_it_was_drawn(self, u):
+        got = squashed(torch.tensor([[u - 0.3]]), torch.tensor([[0.1]])).logp(torch.tensor([[u]])).item()
+        # log(1 − tanh² u) = log 4 − 2 |u| − 2 log(1 + e^(−2 |u|)), in float64.
+        slope = math.log(4) - 2 * abs(u) - 2 * math.log1p(math.exp(-2 * abs(u)))
+        assert got == pytest.approx(normal_logp(u, u - 0.3, 0.1) - slope, rel=1e-5)
+
+    def test_saturated_samples_have_finite_numbers(self):
         mean = torch.tensor([[-50.0], [-9.0], [9.0], [50.0]]).requires_grad_()
         distribution = squashed(mean, torch.zeros_like(mean))
-        samples = distribution.sample().detach()
-        assert (samples.abs() < 1).all()
-        logp = distribution.logp(samples)
+        drawn = distribution.sample().detach()
+        assert (distribution.to_env(drawn).abs() <= 1).all()
+        logp = distribution.logp(drawn)
         assert logp.isfinite().all()
         (logp.sum() + distribution.entropy().sum()).backward()
         assert mean.grad.isfinite().all()
-        assert distribution.logp(torch.ones_like(samples)).isfinite().all()
 
-    def test_entropy_has_a_gradient(self):
-        mean, log_std = torch.zeros(200_000, 1), torch.zeros(200_000, 1, requires_grad=True)
-        squashed(mean, log_std).entropy().mean().backward()
-        # dH / d log std = 1 − 2 E[u tanh u] with u ~ N(0, 1), the expectation by numerical integration.
-        u = np.linspace(-9, 9, 100_001)
-        expectation = np.trapezoid(u * np.tanh(u) * np.exp(-(u**2) / 2) / math.sqrt(2 * math.pi), u)
-        assert log_std.grad.sum().item() == pytest.approx(1 - 2 * expectation, abs=0.02)
+    @pytest.mark.parametrize("std", [0.05, 0.5, 1.0, 3.0, 10.0])
+    @pytest.mark.parametrize("mean", [-6.0, 0.0, 0.7, 20.0])
+    def test_entropy_and_its_gradient(self, mean, std):
+        noise = np.linspace(-10, 10, 200_001)
+        weight = np.exp(-0.5 * noise**2) / math.sqrt(2 * math.pi)
+        u = mean + std * noise
+        slope = math.log(4) - 2 * np.abs(u) - 2 * np.log1p(np.exp(-2 * np.abs(u)))
+        entropy = 0.5 * math.log(2 * math.pi * math.e * std**2) + np.trapezoid(slope * weight, noise)
+        by_mean = np.trapezoid(-2 * np.tanh(u) * weight, noise)
+        by_log_std = 1 + np.trapezoid(-2 * np.tanh(u) * std * noise * weight, noise)
+        means, log_stds = torch.tensor([[mean]]), torch.tensor([[math.log(std)]])
+        got = squashed(means.requires_grad_(), log_stds.requires_grad_()).entropy()
+        got.sum().backward()
+        assert got.item() == pytest.approx(entropy, abs=1e-5 + 1e-6 * abs(entropy))
+        assert means.grad.item() == pytest.approx(by_mean, abs=1e-4)
+        assert log_stds.grad.item() == pytest.approx(by_log_std, abs=1e-4 * max(1, std))
+
+    def test_entropy_draws_nothing(self):
+        before = torch.get_rng_state()
+        squashed(torch.zeros(3, 1), torch.zeros(3, 1)).entropy()
+        assert torch.equal(torch.get_rng_state(), before)
 
 
 class TestDefaults:

@@ -45,7 +45,7 @@ def assert_replays(cls, env_cls, replayed=4, **changes):
     assert got[0] == expected[0]
     assert torch.equal(got[1], expected[1])
     assert torch.equal(got[2], expected[2])
-    reasons = [part.recordings.reason for part in algorithm._recorded]
+    reasons = [part.recordings.reason for part in algorithm._recorded.parts]
     assert reasons.count(None) == replayed, reasons
     return algorithm
 
@@ -263,7 +263,7 @@ def test_capture_leaves_no_trace():
     algorithm = record(Algorithm(CartPole, **BASE, horizons_per_env_reset=-1))
     update(algorithm)
     algorithm.collector.begin(None)
-    horizons = algorithm._recorded[0]
+    horizons = algorithm._recorded.parts[0]
     env = algorithm.env
 
     def everything():

@@ -146,7 +146,7 @@ def test_a_memory_in_float32():
     assert_same(RecurrentAlgorithm, CartPole, 1e-4, model_config={"hidden_size": 32}, updates=1)
 
 
-def test_16_bits_give_nearly_the_same():
+def test_16_bits_give_nearly_the_same(half):
     common = {"model_config": {"hiddens": [64, 64]}, "updates": 1, "enable_amp": True}
     expected, _, their_stats = train(Algorithm, CartPole, "eager", **common)
     got, _, my_stats = train(Algorithm, CartPole, "auto", **common)

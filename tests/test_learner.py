@@ -47,7 +47,7 @@ def direct_gradient():
     sequences.fill(ppo.normalize(advantages), returns)
     obs, state = sequences.observations(whole)
     loss = ppo.ppo_loss(
-        **algorithm.policy.evaluate(obs, sequences.actions(whole), state)._asdict(),
+        **algorithm.policy.evaluate(obs, sequences.drawn(whole), state)._asdict(),
         **sequences.columns(whole)._asdict(),
         clip_param=0.2, vf_clip_param=5.0, dual_clip_param=None, vf_coeff=1.0, entropy_coeff=0.0,
     )  # fmt: skip
@@ -215,7 +215,7 @@ def test_a_gated_first_step_leaves_momentum_alone():
     assert (parameters(algorithm) - before).abs().max() < 1
 
 
-def test_blocks_and_collect_share_their_precision():
+def test_blocks_and_collect_share_their_precision(half):
     algorithm = Algorithm(DiscreteDummyEnv, **BASE, enable_amp=True, num_sgd_iters=1, grad_block_size=12)
     stats = update(algorithm)
     assert stats["monitors/kl_div"] < 1e-5
@@ -224,17 +224,19 @@ def test_blocks_and_collect_share_their_precision():
 
 
 @pytest.mark.parametrize("algorithm_cls", [Algorithm, RecurrentAlgorithm])
-def test_bfloat16_is_close_to_float32(algorithm_cls):
-    half = gradient(algorithm_cls, enable_amp=True)
+def test_bfloat16_is_close_to_float32(half, algorithm_cls):
+    if algorithm_cls is RecurrentAlgorithm and not half:
+        pytest.skip("this CPU has no LSTM in 16 bits")
+    rough = gradient(algorithm_cls, enable_amp=True)
     full = gradient(algorithm_cls)
-    assert 0 < (half - full).norm() < 0.1 * full.norm()
+    assert 0 < (rough - full).norm() < 0.1 * full.norm()
 
 
 class TestFloat16:
     """The gradient scaler, on the CPU: hardware without bfloat16 isn't at hand everywhere."""
 
     @pytest.fixture(autouse=True)
-    def _float16(self, monkeypatch):
+    def _float16(self, monkeypatch, half):
         for module in (rlstack.device, rlstack.passes):
             monkeypatch.setattr(module, "amp_dtype", lambda device: torch.float16)
 

@@ -309,3 +309,46 @@ def test_value_gradient_is_that_of_the_loss(float64, vf_clip_param):
     gradient = ppo.value_gradient(values.detach(), returns, *bounds)
     assert torch.allclose(gradient, expected, rtol=1e-12)
     assert ((gradient == 0).sum() > 0) == (vf_clip_param == 0.2)
+
+
+@pytest.mark.parametrize("dual_clip_param", [None, 3.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_no_gradient_where_the_loss_is_clipped_however_large_the_ratio(dual_clip_param, dtype):
+    # log ρ, Â, and the derivative of that row's loss by log ρ: −ρ Â where it isn't clipped.
+    rows = [(1000.0, 2.0, 0.0), (1000.0, 0.0, 0.0), (0.1, 2.0, -2 * math.exp(0.1)), (-1000.0, -2.0, 0.0)]
+    if dual_clip_param is not None:
+        rows.append((1000.0, -2.0, 0.0))
+    logp = torch.tensor([row[0] for row in rows], dtype=dtype).view(-1, 1).requires_grad_()
+    advantages = torch.tensor([row[1] for row in rows], dtype=dtype).view(-1, 1)
+    zeros = torch.zeros_like(advantages)
+    loss = ppo.ppo_loss(
+        logp=logp,
+        old_logp=zeros,
+        advantages=advantages,
+        values=zeros,
+        old_values=zeros,
+        returns=zeros,
+        entropy=zeros,
+        clip_param=0.2,
+        vf_clip_param=5.0,
+        dual_clip_param=dual_clip_param,
+        vf_coeff=1.0,
+        entropy_coeff=0.0,
+    )
+    assert loss.total.isfinite()
+    (loss.total * len(rows)).backward()
+    expected = torch.tensor([row[2] for row in rows], dtype=dtype).view(-1, 1)
+    assert torch.allclose(logp.grad, expected)
+    caps, floors = ppo.surrogate_bounds(advantages, clip_param=0.2, dual_clip_param=dual_clip_param)
+    mine = ppo.policy_gradient(logp.detach(), zeros, advantages, caps, floors)
+    assert torch.allclose(-mine, expected)
+
+
+def test_a_ratio_that_overflows_and_is_not_clipped_is_no_number_to_go_on_with():
+    zeros = torch.zeros(1, 1)
+    loss = ppo.ppo_loss(
+        logp=zeros + 100, old_logp=zeros, advantages=zeros - 1, values=zeros, old_values=zeros, returns=zeros,
+        entropy=zeros, clip_param=0.2, vf_clip_param=None, dual_clip_param=None, vf_coeff=1.0,
+        entropy_coeff=0.0,
+    )  # fmt: skip
+    assert loss.total == torch.inf

@@ -4,9 +4,10 @@ One core serves feedforward and recurrent policies alike: feedforward is recurre
 sequences of one step.
 """
 
+import logging
 import time
 from abc import ABC
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar, final
 
@@ -17,14 +18,19 @@ from .advantages import Advantages
 from .buffer import Sequences, minibatches
 from .collector import Collector
 from .data import Config, Stats
-from .device import memory_advice, resolve_device
-from .engine import Function, Horizons, Steps, default_block_size, make_passes, make_recorder
+from .device import memory_advice, resolve_device, without_emulation
+from .engine import default_block_size, make_passes, make_recorder
 from .env.base import EnvFactory, make_env
-from .hparams import Hparams, RecurrentHparams, flatten
-from .learner import Learner, StepRecord
+from .hparams import Hparams, RecurrentHparams
+from .learner import Learner
+from .params import describe_params
 from .policies import Policy, RecurrentPolicy
 from .policy_check import make_policy
+from .recorded import Recorded
 from .schedulers import scheduler
+from .watch import PolicyWatch
+
+_log = logging.getLogger(__name__)
 
 
 class _PPO(ABC):
@@ -36,6 +42,7 @@ class _PPO(ABC):
     def __init__(self, env_cls: EnvFactory, /, **hyperparameters: Any) -> None:
         hparams = self.hparams_cls.parse(hyperparameters)
         self.device = resolve_device(hparams.device)
+        hparams = without_emulation(hparams, self.device)
         if hparams.seed is not None:
             torch.manual_seed(hparams.seed)
         self.env_cls = env_cls
@@ -50,20 +57,9 @@ class _PPO(ABC):
         self.learner = Learner(self.passes, self.hparams)
         self._sequences = Sequences(self.collector.buffer)
         self.advantages = Advantages(self.collector.buffer, self._sequences, self.hparams, self.device)
-        self._make_targets: Callable[[], torch.Tensor] = self.advantages.estimate
-        self._sum_rewards: Callable[[], bool] = self.advantages.absorb
-        self._recorded: list[Horizons | Steps | Function] = []
         recorder = make_recorder(self.hparams, self.device)
-        if recorder is not None:
-            self.collector.simulate = horizons = Horizons(self.collector, recorder)
-            self.learner.make_step = steps = Steps(self.learner, recorder)
-            self._make_targets = targets = Function(
-                "Advantages are estimated", self._make_targets, self._sequences.tensors, recorder
-            )
-            self._sum_rewards = sums = Function(
-                "Rewards are summed", self._sum_rewards, self.advantages.tensors, recorder
-            )
-            self._recorded = [horizons, steps, targets, sums]
+        self._recorded = Recorded(self.collector, self.learner, self.advantages, self._sequences, recorder)
+        self._watch = PolicyWatch(self.policy)
         hp, lr = self.hparams, float(self.learner.optimizer.param_groups[0]["lr"])
         self.lr_scheduler = scheduler(lr, hp.lr_schedule, hp.lr_schedule_kind)
         self.entropy_scheduler = scheduler(
@@ -77,28 +73,20 @@ class _PPO(ABC):
     @property
     def params(self) -> dict[str, str]:
         """The hyperparameters in use, all defaults resolved, as short texts by dotted name."""
-        values = {name: value for name, value in vars(self.hparams).items() if not name.startswith("_")}
-        values["model_cls"] = type(self.policy.model)
-        values["model_config"] = self.policy.model.config
-        values["distribution_cls"] = self.policy.distribution_cls
-        defaults = self.learner.optimizer.defaults.items()
-        values["optimizer_config"] = {k: float(v) if isinstance(v, torch.Tensor) else v for k, v in defaults}
-        values["device"] = str(self.device)
-        values["engine"] = self.engine
-        values["algorithm"] = type(self).__name__
-        values["env"] = getattr(self.env_cls, "__qualname__", repr(self.env_cls))
-        del values["model"]
-        return flatten(values)
+        return describe_params(
+            self.hparams,
+            self.policy,
+            self.learner.optimizer,
+            device=str(self.device),
+            engine=self.engine,
+            algorithm=type(self).__name__,
+            env=getattr(self.env_cls, "__qualname__", repr(self.env_cls)),
+        )
 
     @property
     def engine(self) -> str:
         """How this algorithm computes: eager, kernels, compile, graph, or graph for a part of it."""
-        replayed = [type(part) for part in self._recorded if part.recordings.reason is None]
-        if len(replayed) == len(self._recorded):
-            return "graph" if replayed else self.passes.name
-        if Horizons in replayed or Steps in replayed:
-            return f"graph ({'horizons' if Horizons in replayed else 'optimizer steps'} only)"
-        return self.passes.name
+        return self._recorded.engine
 
     def collect(self, *, env_config: Config | None = None, deterministic: bool = False) -> Stats:
         """Simulate one horizon in all environments and keep it for `step`.
@@ -115,13 +103,14 @@ class _PPO(ABC):
             NonFiniteError: If it returns NaN or infinity; the policy stays as it was.
         """
         start = time.perf_counter()
+        self._follow_policy()
         self._absorb_observations()
         resets = self.collector.begin(env_config)
         with memory_advice(self.hparams, "collect"):
             stats = self.collector.run(deterministic=deterministic)
             if resets:
                 self.advantages.restart()
-            self._sum_rewards()
+            self._recorded.sum_rewards()
         self._buffered = True
         env_steps = self.hparams.num_envs * self.hparams.horizon
         self.env_steps += env_steps
@@ -148,7 +137,7 @@ class _PPO(ABC):
         lr = self.learner.lr_scale * self.lr_scheduler(self.env_steps)
         entropy_coeff = self.entropy_scheduler(self.env_steps)
         with self.passes.threads(hp.num_envs * hp.horizon), memory_advice(hp, "step"):
-            explained_variance = self._make_targets()
+            explained_variance = self._recorded.make_targets()
             sequences, total = self._sequences, len(self._sequences)
             size = total if hp.accumulate_grads else hp.minibatch_size(total)
             self.learner.begin(lr=lr, entropy_coeff=entropy_coeff)
@@ -157,7 +146,7 @@ class _PPO(ABC):
                     if not self.learner.cancelled:
                         self.learner.step(sequences, index)
             self._absorb_observations()
-            *losses, grad_norm, explained = self._summarize(explained_variance)
+            *losses, grad_norm, explained = self.learner.summary(explained_variance)
         return {
             **dict(zip(data.LOSS_STATS, losses, strict=True)),
             data.GRAD_NORM: grad_norm,
@@ -217,6 +206,7 @@ class _PPO(ABC):
         """
         self.policy.load_state_dict(state["policy"])
         self.learner.load_state_dict(state["optimizer"])
+        self._follow_policy()
         self.advantages.load_state_dict(state["advantages"])
         self.collector.load_state_dict(state["collector"])
         if state["eval_collector"] is not None:
@@ -225,6 +215,22 @@ class _PPO(ABC):
         self._buffered = False
         # Last: making an environment draws random numbers.
         data.set_random_state(state["random"], self.device)
+
+    def _follow_policy(self) -> None:
+        """Compute as the policy is now, should its user have frozen, hooked or replaced a part of it.
+
+        Raises:
+            RuntimeError: If a parameter has another dtype or is on another device.
+        """
+        changes = self._watch.changes()
+        if not changes:
+            return
+        self.passes = make_passes(self.policy, self.hparams, self.device)
+        self.learner.follow(self.passes)
+        for collector in filter(None, (self.collector, self._eval_collector)):
+            collector.passes = self.passes
+        self._recorded.forget()
+        _log.warning("the policy was changed (%s): it is run with engine %s now", changes, self.engine)
 
     def _make_eval_collector(self) -> Collector:
         """Return what evaluations collect with, in environments of its own that are made only once."""
@@ -242,15 +248,6 @@ class _PPO(ABC):
         if self._buffered and self.policy.normalizer is not None:
             self.policy.normalizer.update(self.collector.buffer.obs[:-1])
         self._buffered = False
-
-    def _summarize(self, explained_variance: torch.Tensor) -> list[float]:
-        """Read the update's statistics back, all at once: losses, gradient norm, explained variance."""
-        records = self.learner.records()
-        packed = torch.cat([records.flatten(), explained_variance.view(1).to(records.dtype)])
-        *flat, explained = packed.tolist()
-        width = len(StepRecord._fields)
-        rows = [flat[i : i + width] for i in range(0, len(flat), width)]
-        return [*self.learner.summarize([StepRecord(*row) for row in rows]), explained]
 
 
 @final

@@ -8,7 +8,7 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from . import specs
-from .data import OBS, REWARDS
+from .data import OBS, REWARDS, Batch
 
 
 class Buffer:
@@ -16,7 +16,7 @@ class Buffer:
 
     Args:
         observation_spec: Of one environment.
-        action_spec: Of one environment.
+        drawn: [N, *A]. Something that the distribution drew, of the form that is to be stored.
         state_spec: Of one environment; None if the policy is feedforward.
         num_envs: B.
         horizon: T.
@@ -26,10 +26,10 @@ class Buffer:
 
     obs: Any
     """[T + 1, B, ...]. The last one follows the last action."""
-    actions: Any
-    """[T, B, *A]. As the distribution sampled them."""
+    drawn: Any
+    """[T, B, *A]. What the distribution drew, in the dtype in which it was drawn."""
     logp: Tensor
-    """[T, B, 1]. Log-probability of the actions when they were taken."""
+    """[T, B, 1]. Log-probability of that at the time."""
     values: Tensor
     """[T + 1, B, 1]. The last one bootstraps."""
     rewards: Tensor
@@ -40,7 +40,7 @@ class Buffer:
     def __init__(
         self,
         observation_spec: specs.TensorSpec,
-        action_spec: specs.TensorSpec,
+        drawn: Batch,
         state_spec: specs.Composite | None,
         *,
         num_envs: int,
@@ -50,7 +50,7 @@ class Buffer:
     ) -> None:
         self.num_envs, self.horizon, self.seq_len = num_envs, horizon, seq_len
         self.obs = specs.zeros(observation_spec, (horizon + 1, num_envs), device)
-        self.actions = specs.zeros(action_spec, (horizon, num_envs), device)
+        self.drawn = _zeros(drawn, (horizon, num_envs), device)
         self.logp = torch.zeros((horizon, num_envs, 1), device=device)
         self.values = torch.zeros((horizon + 1, num_envs, 1), device=device)
         self.rewards = torch.zeros((horizon, num_envs, 1), device=device)
@@ -67,7 +67,7 @@ class Buffer:
     def tensors(self) -> list[Tensor]:
         """Return all that is stored."""
         found: list[Tensor] = []
-        for part in (self.obs, self.actions, self.logp, self.values, self.rewards, self.states):
+        for part in (self.obs, self.drawn, self.logp, self.values, self.rewards, self.states):
             if part is not None:
                 found += [part] if isinstance(part, Tensor) else list(part.values(True, True))
         return found
@@ -118,7 +118,7 @@ class Buffer:
         return min(found, key=lambda fault: fault[0])[1:] if found else None
 
     def _real_parts(self) -> Iterator[tuple[str, Tensor]]:
-        named = [(OBS, self.obs), (REWARDS, self.rewards), ("actions", self.actions)]
+        named = [(OBS, self.obs), (REWARDS, self.rewards), ("actions", self.drawn)]
         named += [("logp", self.logp), ("values", self.values)]
         for name, value in named:
             if isinstance(value, Tensor):
@@ -152,7 +152,7 @@ class Sequences:
         self._num_envs, self._seq_len = buffer.num_envs, buffer.seq_len
         self._num_sequences = buffer.num_sequences
         self._obs = buffer.obs[:-1].flatten(0, 1)
-        self._actions = buffer.actions.flatten(0, 1)
+        self._drawn = buffer.drawn.flatten(0, 1)
         self._states = None if buffer.states is None else buffer.states.flatten(0, 1)
         # One matrix: a minibatch gathers all four with one indexing operation.
         rows = buffer.horizon * buffer.num_envs
@@ -182,9 +182,9 @@ class Sequences:
         obs = obs.unsqueeze(1) if self._seq_len == 1 else obs.unflatten(0, (count(index), self._seq_len))
         return obs, None if self._states is None else _at(self._states, index)
 
-    def actions(self, index: slice | Tensor) -> Any:
-        """Return actions, [N · L, *A]."""
-        return _at(self._actions, self._rows(index))
+    def drawn(self, index: slice | Tensor) -> Any:
+        """Return what was drawn, [N · L, *A]."""
+        return _at(self._drawn, self._rows(index))
 
     def columns(self, index: slice | Tensor) -> Columns:
         """Return what the loss reads beside the policy."""
@@ -231,6 +231,14 @@ def blocks(index: slice | Tensor, size: int) -> Iterator[slice | Tensor]:
             yield slice(start, min(start + size, index.stop))
     else:
         yield from index.split(size)
+
+
+def _zeros(example: Batch, shape: tuple[int, int], device: torch.device) -> Any:
+    """Return zeros like the rows of an example, with leading dimensions `shape`."""
+    if isinstance(example, Tensor):
+        return torch.zeros((*shape, *example.shape[1:]), dtype=example.dtype, device=device)
+    content = {key: _zeros(value, shape, device) for key, value in example.items()}
+    return TensorDict(content, batch_size=shape, device=device)
 
 
 def _path(key: str | tuple[str, ...]) -> tuple[str, ...]:

@@ -47,7 +47,7 @@ class Collector:
         hp = hparams
         self.buffer = Buffer(
             self.policy.observation_spec,
-            self.policy.action_spec,
+            self.policy.drawn_example(),
             self.policy.state_spec,
             num_envs=hp.num_envs,
             horizon=hp.horizon,
@@ -181,11 +181,10 @@ class Collector:
                 buffer.states[number] = state
             with self.passes.threads(buffer.num_envs):
                 features, values, state = self.passes.step(buffer.obs[t], state)
-                samples, logp = policy.draw(features, deterministic=deterministic)
-                buffer.actions[t] = samples
+                drawn, logp, actions = policy.draw(features, deterministic=deterministic)
+                buffer.drawn[t] = drawn
                 buffer.logp[t] = logp
                 buffer.values[t] = values
-                actions = policy.to_env(samples)
             obs, rewards = checked_step(self.env, buffer.num_envs, actions, t, policy.device)
             # Copies: the environment may go on writing into what it returned.
             buffer.obs[t + 1] = obs

@@ -5,8 +5,8 @@ Shapes are written with these letters throughout: `B` parallel environments, `T`
 """
 
 import random
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -62,13 +62,15 @@ class PolicyStep(NamedTuple):
     """What a policy does with one observation of each environment."""
 
     actions: Any
-    """[B, *A]. Actions, a tensor or a TensorDict."""
+    """[B, *A]. Actions as the environment takes them, a tensor or a TensorDict."""
     logp: Tensor
-    """[B, 1]. Log-probability (or log-density) of what the distribution sampled."""
+    """[B, 1]. Log-probability (or log-density) of what was drawn."""
     values: Tensor
     """[B, 1]. Estimated discounted return from here on, in units of scaled rewards."""
     state: TensorDict | None
     """[B, ...]. State to hand to the next call; None for a feedforward policy."""
+    drawn: Any
+    """[B, *A]. What the distribution drew, before it was squashed or clipped; `evaluate` takes it."""
 
 
 class Evaluation(NamedTuple):
@@ -82,9 +84,14 @@ class Evaluation(NamedTuple):
     """[N · L, 1]. Entropy of the action distribution."""
 
 
-def keep_random_state(device: torch.device) -> AbstractContextManager[None]:
-    """Return a context after which torch's random states, of the CPU and of the device, are as before."""
-    return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
+@contextmanager
+def keep_random_state(device: torch.device) -> Iterator[None]:
+    """Put all generators that training may draw from back afterwards."""
+    before = random_state(device)
+    try:
+        yield
+    finally:
+        set_random_state(before, device)
 
 
 def random_state(device: torch.device) -> dict[str, Any]:

@@ -1,9 +1,11 @@
 """Where and how to compute: the device, its precision, and how much at a time."""
 
+import logging
 import math
 import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 import psutil
@@ -11,6 +13,8 @@ import torch
 
 from .data import Device, Stats
 from .hparams import Hparams, HparamsError
+
+_log = logging.getLogger(__name__)
 
 _BYTES_PER_ROW = 2**19
 """Of a GPU's memory, for one row of a block: 32 times what the default model takes."""
@@ -47,6 +51,22 @@ def autocast_scope(hparams: Hparams, device: torch.device) -> Scope:
     dtype = amp_dtype(device)
     # No cache: a weight cast before an optimizer step would be stale after it.
     return lambda: torch.autocast(device.type, dtype, cache_enabled=False)
+
+
+def without_emulation(hparams: Hparams, device: torch.device) -> Hparams:
+    """Return the hyperparameters without `enable_amp` where a CPU only emulates 16-bit arithmetic.
+
+    That is some thirty times slower than float32, and LSTMs can't be emulated at all.
+    """
+    if not hparams.enable_amp or device.type != "cpu" or has_half():
+        return hparams
+    _log.warning("enable_amp: this CPU has no 16-bit arithmetic, the model is run in float32")
+    return replace(hparams, enable_amp=False)
+
+
+def has_half() -> bool:
+    """Return whether this CPU computes in 16 bits by itself."""
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def matmul_scope(hparams: Hparams, device: torch.device) -> Scope:

@@ -56,7 +56,8 @@ class Hparams:
     accumulate_grads: bool = False
     """Make one optimizer step per SGD iteration, from the gradients of all its minibatches."""
     enable_amp: bool = False
-    """Run the model in 16-bit precision where that is safe: bfloat16 if the device has it, else float16."""
+    """Run the model in 16-bit precision where that is safe: bfloat16 if the device has it, else float16 on a
+    GPU and float32 on a CPU."""
     lr_schedule: Schedule | None = None
     """Learning rate over environment steps, this horizon's included, as (env_steps, value) pairs."""
     lr_schedule_kind: Kind = "step"

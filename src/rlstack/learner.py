@@ -111,6 +111,25 @@ class Learner:
         """Put the gradient of the loss of some sequences into the parameters; return the losses, [6]."""
         return self.passes.gradient(sequences, index, self.entropy_coeff)
 
+    def follow(self, passes: Passes) -> None:
+        """Update from now on what these passes train; what was trained before keeps the optimizer's state.
+
+        Frozen parameters stay with the optimizer, without a gradient: it leaves them alone.
+        """
+        self.passes, passes.scaler = passes, self.scaler
+        present = {id(parameter) for parameter in passes.policy.parameters()}
+        groups = self.optimizer.param_groups
+        for group in groups:
+            group["params"] = [parameter for parameter in group["params"] if id(parameter) in present]
+        known = {id(parameter) for group in groups for parameter in group["params"]}
+        groups[0]["params"] += [parameter for parameter in passes.parameters if id(parameter) not in known]
+        for parameter in [parameter for parameter in self.optimizer.state if id(parameter) not in present]:
+            del self.optimizer.state[parameter]
+        for parameter in passes.policy.parameters():
+            if not parameter.requires_grad:
+                parameter.grad = None
+        self.parameters = [parameter for group in groups for parameter in group["params"]]
+
     def tensors(self) -> list[Tensor]:
         """Return all that an optimizer step changes."""
         states = [value for state in self.optimizer.state.values() for value in state.values()]
@@ -158,7 +177,14 @@ class Learner:
 
     def state_dict(self) -> dict[str, Any]:
         """Return what the next update needs of those before it."""
+        names = {id(parameter): name for name, parameter in self.passes.policy.named_parameters()}
         return {
+            "parameters": [names[id(parameter)] for parameter in self.parameters],
+            "frozen": [
+                name
+                for name, parameter in self.passes.policy.named_parameters()
+                if not parameter.requires_grad
+            ],
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler and self.scaler.state_dict(),
             "updates": self.updates,
@@ -172,6 +198,7 @@ class Learner:
         Raises:
             ValueError: If the optimizer is another one.
         """
+        self._load_parameters(state)
         self.optimizer.load_state_dict(state["optimizer"])
         if self.scaler is not None and state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
@@ -179,19 +206,41 @@ class Learner:
         self.lr_scale = state.get("lr_scale", 1.0)
         self._records.clear()
 
+    def _load_parameters(self, state: Mapping[str, Any]) -> None:
+        """Freeze what was frozen, and give the optimizer its parameters in the order in which it had them."""
+        named = dict(self.passes.policy.named_parameters())
+        if "parameters" not in state:
+            # Until rlstack 0.1.0, what was frozen when the algorithm was made was all that could be.
+            return
+        for name, parameter in named.items():
+            parameter.requires_grad_(name not in state["frozen"])
+        self.parameters = [named[name] for name in state["parameters"]]
+        if len(self.optimizer.param_groups) == 1:
+            self.optimizer.param_groups[0]["params"] = list(self.parameters)
+
     def records(self) -> Tensor:
         """Return a `StepRecord` for each optimizer step of the update, on the device: [steps, 11]."""
         return torch.stack(self._records)
 
-    def summarize(self, records: list[StepRecord]) -> list[float]:
-        """Return the mean losses and gradient norm of the steps that were tried, [7].
+    def summary(self, *others: Tensor) -> list[float]:
+        """Return the mean losses and gradient norm of the steps that were tried, then other numbers.
+
+        All are read back at once.
 
         Args:
-            records: Those of `records`, on the host.
+            others: []. Whatever else is to be read back.
 
         Raises:
             NonFiniteError: If a loss or a gradient was not finite; that step was not made, nor any after it.
         """
+        records = self.records()
+        extra = [other.view(1).to(records.dtype) for other in others]
+        flat = torch.cat([records.flatten(), *extra]).tolist()
+        width = records.shape[1]
+        steps = [StepRecord(*flat[row * width : (row + 1) * width]) for row in range(len(records))]
+        return self._summarize(steps) + flat[records.numel() :]
+
+    def _summarize(self, records: list[StepRecord]) -> list[float]:
         tried = [record for record in records if record.tried]
         for number, record in enumerate(tried):
             self.skipped_steps = 0 if record.grad_ok else self.skipped_steps + 1

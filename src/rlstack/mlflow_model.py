@@ -55,8 +55,8 @@ class Acting(nn.Module):
         obs = _assemble(policy.observation_spec, inputs[:count])
         state = None if policy.state_spec is None else _assemble(policy.state_spec, inputs[count:])
         features, _, state = policy.forward_step(obs, state)
-        samples = policy.distribution_cls(features, policy.model).deterministic_sample()
-        outputs = _leaves(policy.action_spec, policy.to_env(samples))
+        _, _, actions = policy.draw(features, deterministic=True)
+        outputs = _leaves(policy.action_spec, actions)
         if policy.state_spec is not None:
             outputs += _leaves(policy.state_spec, state)
         return outputs[0] if len(outputs) == 1 else tuple(outputs)

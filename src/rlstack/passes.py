@@ -115,7 +115,7 @@ class EagerPasses(Passes):
             for block in blocks(index, self.block_size):
                 obs, state = sequences.observations(block)
                 columns = sequences.columns(block)
-                loss = self._losses(obs, sequences.actions(block), state, columns, entropy_coeff)
+                loss = self._losses(obs, sequences.drawn(block), state, columns, entropy_coeff)
                 share = num_rows(obs) / total
                 objective = share * loss.total
                 (objective if self.scaler is None else self.scaler.scale(objective)).backward()
@@ -125,11 +125,11 @@ class EagerPasses(Passes):
     def _losses_of(
         self,
         obs: Batch,
-        actions: Batch,
+        drawn: Batch,
         state: TensorDict | None,
         columns: Columns,
         entropy_coeff: float | Tensor,
     ) -> PPOLoss:
         with self._autocast():
-            evaluation = self.policy.evaluate(obs, actions, state)
+            evaluation = self.policy.evaluate(obs, drawn, state)
         return self.loss(evaluation, columns, entropy_coeff)

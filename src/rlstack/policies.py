@@ -9,8 +9,8 @@ from tensordict import TensorDict
 from torch import Tensor, nn
 
 from . import distributions, models, policy_file, specs
-from .data import Batch, Device, Evaluation, PolicyStep
-from .distributions import Distribution, default_distribution
+from .data import Batch, Device, Evaluation, PolicyStep, keep_random_state
+from .distributions import Distribution, check_bounds, default_distribution
 from .models import Model, RecurrentModel
 from .moments import ObservationNormalizer
 from .policy_file import PolicyFileError
@@ -34,6 +34,7 @@ class _Policy(nn.Module, ABC):
         distribution_cls: type[Distribution] | None = None,
         *,
         normalize_observations: bool = False,
+        clip_actions: bool = True,
     ) -> None:
         super().__init__()
         if not isinstance(model, self.model_base):
@@ -55,11 +56,19 @@ class _Policy(nn.Module, ABC):
         specs.check_spec(self.action_spec, "action_spec")
         self.distribution_cls = distribution_cls or default_distribution(self.action_spec)
         self.normalizer = ObservationNormalizer(self.observation_spec) if normalize_observations else None
-        self._bounded = self.distribution_cls.squashed and isinstance(self.action_spec, specs.Bounded)
+        self.clip_actions(clip_actions)
         if self._bounded:
+            check_bounds(self.action_spec)
             bounds = self.action_spec.space
             self.register_buffer("_low", bounds.low, persistent=False)
             self.register_buffer("_high", bounds.high, persistent=False)
+
+    def clip_actions(self, clip: bool, /) -> None:
+        """Say whether a Normal on bounds is clipped and mapped onto them; others always are what they are."""
+        bounded = isinstance(self.action_spec, specs.Bounded)
+        self._may_clip = bounded and self.distribution_cls is distributions.Normal
+        self._clips = clip or not self._may_clip
+        self._bounded = bounded and self.distribution_cls.squashed and self._clips
 
     @classmethod
     def default_model_cls(cls, action_spec: specs.TensorSpec) -> type[nn.Module]:
@@ -92,15 +101,14 @@ class _Policy(nn.Module, ABC):
             problem := specs.mismatch(state, self.state_spec, num_rows, "state")
         ):
             raise ValueError(problem)
-        step = self.sample(obs, state, deterministic=deterministic)
-        return step._replace(actions=self.to_env(step.actions))
+        return self.sample(obs, state, deterministic=deterministic)
 
     @torch.no_grad()
     def sample(self, obs: Batch, state: TensorDict | None, *, deterministic: bool = False) -> PolicyStep:
-        """Return what `act` does, unchecked and with the actions as the distribution sampled them."""
+        """Return what `act` does, unchecked."""
         features, values, state = self.forward_step(obs, state)
-        samples, logp = self.draw(features, deterministic=deterministic)
-        return PolicyStep(samples, logp, values, state)
+        drawn, logp, actions = self.draw(features, deterministic=deterministic)
+        return PolicyStep(actions, logp, values, state, drawn)
 
     def forward_step(
         self, obs: Batch, state: TensorDict | None
@@ -108,26 +116,33 @@ class _Policy(nn.Module, ABC):
         """Return features [B, ...], values [B, 1] and the next state for observations [B, ...]."""
         return self._step(self.normalize(obs), state)
 
-    def draw(self, features: TensorDict, *, deterministic: bool = False) -> tuple[Any, Tensor]:
-        """Return actions [B, *A] as the distribution samples them, and their log-probabilities [B, 1]."""
+    def draw(self, features: TensorDict, *, deterministic: bool = False) -> tuple[Any, Tensor, Any]:
+        """Return what is drawn [B, *A], its log-probability [B, 1], and the actions it makes [B, *A]."""
         distribution = self.distribution_cls(features, self.model)
-        samples = distribution.deterministic_sample() if deterministic else distribution.sample()
-        return samples, distribution.logp(samples)
+        drawn = distribution.deterministic_sample() if deterministic else distribution.sample()
+        samples = distribution.to_env(drawn) if self._clips else drawn
+        return drawn, distribution.logp(drawn), self.to_env(samples)
 
-    def evaluate(self, obs: Batch, actions: Batch, state: TensorDict | None) -> Evaluation:
-        """Return log-probabilities, values and entropy of actions that were taken, with gradients.
+    def drawn_example(self) -> Any:
+        """Return what is drawn for two observations of zeros, [2, *A]; leaves random states as they were."""
+        obs = specs.zeros(self.observation_spec, (2,), self.device)
+        with keep_random_state(self.device):
+            return self.sample(obs, self.initial_state(2)).drawn
+
+    def evaluate(self, obs: Batch, drawn: Batch, state: TensorDict | None) -> Evaluation:
+        """Return log-probabilities, values and entropy of what was drawn, with gradients.
 
         Args:
             obs: [N, L, ...]. Sequences of observations; L is 1 for a feedforward policy.
-            actions: [N · L, *A]. As the distribution sampled them.
+            drawn: [N · L, *A]. As `act` returned it.
             state: [N, ...]. State before the first step of each sequence; None if feedforward.
         """
         features, values = self._sequences(self.normalize(obs), state)
         distribution = self.distribution_cls(features, self.model)
-        return Evaluation(distribution.logp(actions), values, distribution.entropy())
+        return Evaluation(distribution.logp(drawn), values, distribution.entropy())
 
     def to_env(self, samples: Batch) -> Batch:
-        """Return samples [B, *A] of the distribution as the actions that the environment takes."""
+        """Return what the distribution's `to_env` did, [B, *A], in units and dtype of the action spec."""
         if not isinstance(samples, Tensor):
             return samples
         if self._bounded:
@@ -176,10 +191,11 @@ class _Policy(nn.Module, ABC):
             "policy": type(self).__name__,
             "observation_spec": specs.to_json(self.observation_spec),
             "action_spec": specs.to_json(self.action_spec),
-            "model_cls": _name(type(self.model)),
+            "model_cls": policy_file.name_of(type(self.model)),
             "model_config": self.model.config,
-            "distribution_cls": _name(self.distribution_cls),
+            "distribution_cls": policy_file.name_of(self.distribution_cls),
             "normalize_observations": self.normalizer is not None,
+            **({"clip_actions": self._clips} if self._may_clip else {}),
         }
 
     @classmethod
@@ -211,16 +227,10 @@ class _Policy(nn.Module, ABC):
             if description["policy"] != cls.__name__:
                 kind = description["policy"]
                 raise PolicyFileError(f"{path} holds a {kind}: use {kind}.load")
-            observation_spec, action_spec = (
-                specs.from_json(description[name]) for name in ("observation_spec", "action_spec")
-            )
-            model_cls = model_cls or _resolve(description["model_cls"], _OWN_MODELS, "model_cls", path)
-            distribution_cls = distribution_cls or _resolve(
-                description["distribution_cls"], _OWN_DISTRIBUTIONS, "distribution_cls", path
-            )
-            model = model_cls(observation_spec, action_spec, **description["model_config"])
+            model, distribution_cls = policy_file.make_parts(path, description, model_cls, distribution_cls)
             normalize = description["normalize_observations"]
-            policy = cls(model, distribution_cls, normalize_observations=normalize)
+            clip = description.get("clip_actions", False)
+            policy = cls(model, distribution_cls, normalize_observations=normalize, clip_actions=clip)
             policy.load_state_dict(tensors)
         except PolicyFileError:
             raise
@@ -237,6 +247,8 @@ class Policy(_Policy):
         model: A `Model`.
         distribution_cls: Class of the action distribution; None takes the default for the action spec.
         normalize_observations: Whether to keep and apply running statistics of the observations.
+        clip_actions: Whether a Normal on bounds is clipped and mapped onto them; policies of rlstack 0.1.0
+            are not.
     """
 
     model_base = Model
@@ -280,21 +292,3 @@ class RecurrentPolicy(_Policy):
     def _sequences(self, obs: Batch, state: TensorDict | None) -> tuple[TensorDict, Tensor]:
         features, values, _ = self.model(obs, state)
         return specs.widen(features.flatten(0, 1)), specs.widen(values.flatten(0, 1))
-
-
-def _name(cls: type) -> str:
-    return f"{cls.__module__}.{cls.__qualname__}"
-
-
-def _resolve(name: str, own: dict[str, Any], option: str, path: str | os.PathLike[str]) -> Any:
-    if name not in own:
-        raise PolicyFileError(
-            f"{path} needs the class {name}, which isn't rlstack's: hand it over as {option}="
-        )
-    return own[name]
-
-
-_OWN_MODELS = {_name(cls): cls for cls in (*Policy.default_models, *RecurrentPolicy.default_models)}
-_OWN_DISTRIBUTIONS = {
-    _name(cls): cls for cls in (distributions.Categorical, distributions.Normal, distributions.SquashedNormal)
-}

@@ -8,8 +8,9 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
+from . import distributions, models, specs
 from .files import write_file
 
 _FORMAT = "rlstack.policy.1"
@@ -55,3 +56,54 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any
     if not isinstance(description, dict) or description.get("format") != _FORMAT:
         raise PolicyFileError(f"{path} is not of the format {_FORMAT}")
     return tensors, description
+
+
+def make_parts(
+    path: str | os.PathLike[str],
+    description: Mapping[str, Any],
+    model_cls: type[nn.Module] | None,
+    distribution_cls: type[distributions.Distribution] | None,
+) -> tuple[nn.Module, type[distributions.Distribution]]:
+    """Return the model, with its first weights, and the distribution's class that a description names.
+
+    Args:
+        path: Whose description it is.
+        description: As of `read`.
+        model_cls: Class of the model; None if it is one of rlstack's.
+        distribution_cls: Class of the distribution; None if it is one of rlstack's.
+
+    Raises:
+        PolicyFileError: If a class isn't rlstack's own and isn't given.
+    """
+    observation_spec, action_spec = (
+        specs.from_json(description[name]) for name in ("observation_spec", "action_spec")
+    )
+    model_cls = model_cls or _resolve(description, "model_cls", _MODELS, path)
+    distribution_cls = distribution_cls or _resolve(description, "distribution_cls", _DISTRIBUTIONS, path)
+    return model_cls(observation_spec, action_spec, **description["model_config"]), distribution_cls
+
+
+def name_of(cls: type) -> str:
+    """Return what a class is called in files."""
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _resolve(
+    description: Mapping[str, Any], option: str, own: Mapping[str, Any], path: str | os.PathLike[str]
+) -> Any:
+    name = description[option]
+    if name not in own:
+        raise PolicyFileError(
+            f"{path} needs the class {name}, which isn't rlstack's: hand it over as {option}="
+        )
+    return own[name]
+
+
+_MODELS = {
+    name_of(cls): cls
+    for cls in (models.DiscreteMLP, models.ContinuousMLP, models.DiscreteLSTM, models.ContinuousLSTM)
+}
+_DISTRIBUTIONS = {
+    name_of(cls): cls
+    for cls in (distributions.Categorical, distributions.Normal, distributions.SquashedNormal)
+}

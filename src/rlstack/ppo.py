@@ -3,6 +3,7 @@
 `docs/ppo.md` tells where each formula comes from and what other libraries call its parts.
 """
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -135,7 +136,7 @@ def ppo_loss(
     if len(shapes) > 1:
         raise ValueError(f"the tensors have the shapes {sorted(shapes)}, expected one and the same for all")
     log_ratio = logp - old_logp
-    ratio = log_ratio.exp()
+    ratio = _ratio(log_ratio, advantages, dual_clip_param)
     policy = policy_loss(ratio, advantages, clip_param=clip_param, dual_clip_param=dual_clip_param).mean()
     vf = value_loss(values, old_values, returns, vf_clip_param=vf_clip_param).mean()
     mean_entropy = entropy.mean()
@@ -144,6 +145,18 @@ def ppo_loss(
         clip_fraction = ((ratio - 1).abs() > clip_param).to(ratio.dtype).mean()
     total = policy + vf_coeff * vf - entropy_coeff * mean_entropy
     return PPOLoss(total, policy, vf, mean_entropy, kl_div, clip_fraction)
+
+
+def _ratio(log_ratio: Tensor, advantages: Tensor, dual_clip_param: float | None) -> Tensor:
+    """Return ρ = exp(log ρ), no infinity where `policy_loss` is sure to clip it.
+
+    Its derivative is 0 there, and backward would multiply that with ρ.
+    """
+    largest = math.log(torch.finfo(log_ratio.dtype).max) - 1e-5
+    if dual_clip_param is not None:
+        return log_ratio.clamp_max(largest).exp()
+    bounds = torch.full_like(advantages, largest).masked_fill_(advantages < 0, torch.inf)
+    return torch.minimum(log_ratio, bounds).exp()
 
 
 def policy_gradient(
@@ -161,7 +174,8 @@ def policy_gradient(
         floors: Lower bound of it, or None.
     """
     surrogate = (logp - old_logp).exp_().mul_(advantages)
-    cut = surrogate > caps
+    # Also where it is NaN: an infinite ratio of an advantage of 0.
+    cut = (surrogate <= caps).logical_not_()
     if floors is not None:
         cut |= surrogate <= floors
     return surrogate.masked_fill_(cut, 0.0)

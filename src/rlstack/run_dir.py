@@ -183,7 +183,11 @@ def restore(algorithm: Algorithm | RecurrentAlgorithm, said: checkpoint.Checkpoi
     Raises:
         CheckpointError: If it is of another algorithm or environment; this one is as it was.
     """
-    if said.policy != json.loads(json.dumps(algorithm.policy.description)):
+    mine, theirs = json.loads(json.dumps(algorithm.policy.description)), dict(said.policy)
+    if "clip_actions" in mine:
+        # Runs of rlstack 0.1.0 say nothing of it: their Normal was not clipped.
+        mine["clip_actions"] = theirs.setdefault("clip_actions", False)
+    if theirs != mine:
         raise checkpoint.CheckpointError(f"{said.path} is of another policy or environment than this one")
     before = copy.deepcopy(algorithm.state_dict())
     try:
@@ -192,3 +196,4 @@ def restore(algorithm: Algorithm | RecurrentAlgorithm, said: checkpoint.Checkpoi
         algorithm.load_state_dict(before)
         message = f"{said.path} can't be used: {type(error).__name__}: {error}"
         raise checkpoint.CheckpointError(message) from error
+    algorithm.policy.clip_actions(mine.get("clip_actions", True))

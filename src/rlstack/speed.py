@@ -108,15 +108,17 @@ def _iterate(algorithm: Algorithm) -> tuple[float, float]:
 
 
 def _time_environment(algorithm: Algorithm) -> float:
-    """Return the time of one horizon of the environment alone, with the actions of the last one, s."""
+    """Return the time of one horizon of the environment alone, with actions for the last one, s."""
     env, num_envs, config = algorithm.env, algorithm.hparams.num_envs, algorithm.hparams.env_config
+    state = algorithm.policy.initial_state(num_envs)
+    actions = [algorithm.policy.sample(obs, state).actions for obs in algorithm.collector.buffer.obs[:-1]]
     times = []
     for _ in range(3):
         _wait(algorithm.device)
         start = time.perf_counter()
         checked_reset(env, num_envs, config, algorithm.device)
-        for step, samples in enumerate(algorithm.collector.buffer.actions):
-            checked_step(env, num_envs, algorithm.policy.to_env(samples), step, algorithm.device)
+        for step, action in enumerate(actions):
+            checked_step(env, num_envs, action, step, algorithm.device)
         _wait(algorithm.device)
         times.append(time.perf_counter() - start)
     return min(times)

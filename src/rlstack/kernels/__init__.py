@@ -4,7 +4,9 @@ import torch
 from torch import nn
 
 from ..distributions import Categorical, Normal, SquashedNormal
+from ..encoders import ObservationEncoder
 from ..policies import Policy, RecurrentPolicy
+from ..watch import has_hooks
 from .base import Kernel
 from .lstm import LSTMKernel
 from .mlp import MLPKernel
@@ -31,11 +33,10 @@ def kernel_class(policy: Policy | RecurrentPolicy, *, amp: bool) -> type[Kernel]
         cls, expected = LSTMKernel, not amp and plain_lstm and type(model.value) is nn.Linear
     else:
         return None
-    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    hooked = any(getattr(module, name) for module in model.modules() for name in hooks)
+    own = type(model.encoder) is ObservationEncoder and not has_hooks(model)
     parameters = list(model.parameters())
     plain = all(type(p) is nn.Parameter and p.requires_grad and not p._backward_hooks for p in parameters)
     dtypes = {parameter.dtype for parameter in parameters}
     known = dtypes in ({torch.float32}, {torch.float64})
     on_cpu = all(parameter.device.type == "cpu" for parameter in parameters)
-    return cls if expected and not hooked and plain and known and on_cpu else None
+    return cls if expected and own and plain and known and on_cpu else None

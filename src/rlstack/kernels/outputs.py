@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .. import distributions, specs
+from ..distributions import log_slope, slope_mixture
 from ..ppo import policy_gradient
 from .base import Kernel, script
 
@@ -16,7 +17,7 @@ from .base import Kernel, script
 class Targets(NamedTuple):
     """What the gradient of one block needs beside the observations; tensors are [1, N · L]."""
 
-    actions: Any
+    drawn: Any
     """As of `Output.blocks`."""
     old_logp: Tensor
     advantages: Tensor
@@ -43,12 +44,10 @@ class Output(ABC):
     def __init__(self, kernel: Kernel, distribution_cls: type[distributions.Distribution]) -> None:
         self.kernel, self.distribution_cls = kernel, distribution_cls
         self.head: Any = kernel.head
-        self.draws = distribution_cls is distributions.SquashedNormal
-        """Whether rating draws random numbers, so that it must happen in order, on one thread."""
 
-    def blocks(self, actions: Any, rows: int) -> Sequence[Any]:
-        """Return actions [N, *A] in blocks of so many rows, each as `gradient` takes it."""
-        return actions.split(rows)
+    def blocks(self, drawn: Any, rows: int) -> Sequence[Any]:
+        """Return what was drawn [N, *A] in blocks of so many rows, each as `gradient` takes it."""
+        return drawn.split(rows)
 
     @abstractmethod
     def gradient(self, output: Tensor, targets: Targets, d_entropy: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -65,15 +64,15 @@ class Output(ABC):
 class CategoricalOutput(Output):
     """Of `Categorical`, for one action of n choices."""
 
-    def blocks(self, actions: Any, rows: int) -> Sequence[Any]:
+    def blocks(self, drawn: Any, rows: int) -> Sequence[Any]:
         """Return the choices, [1, N] each."""
-        return actions.t().long().split(rows, 1)
+        return drawn.t().long().split(rows, 1)
 
     def gradient(self, output: Tensor, targets: Targets, d_entropy: float) -> tuple[Tensor, Tensor, Tensor]:
         """Return log-probability, entropy and the derivative by the logits."""
         t = targets
         found: tuple[Tensor, Tensor, Tensor] = script(_categorical_gradient)(
-            output, t.actions, t.old_logp, t.advantages, t.caps, t.floors, d_entropy
+            output, t.drawn, t.old_logp, t.advantages, t.caps, t.floors, d_entropy
         )
         return found
 
@@ -101,11 +100,11 @@ def _categorical_gradient(
 
 @final
 class NormalOutput(Output):
-    """Of `Normal`."""
+    """Of `Normal` and `SquashedNormal`."""
 
-    def blocks(self, actions: Any, rows: int) -> Sequence[Any]:
-        """Return the actions, [k, N] each."""
-        return actions.flatten(1).t().contiguous().split(rows, 1)
+    def blocks(self, drawn: Any, rows: int) -> Sequence[Any]:
+        """Return what was drawn, [k, N] each."""
+        return drawn.flatten(1).t().contiguous().split(rows, 1)
 
     def gradient(self, output: Tensor, targets: Targets, d_entropy: float) -> tuple[Tensor, Tensor, Tensor]:
         """Return log-probability, entropy and the derivative by the means; adds that by log std."""
@@ -114,12 +113,13 @@ class NormalOutput(Output):
             output,
             log_std.detach().view(-1, 1),
             self.kernel.gradients[log_std].view(-1),
-            t.actions,
+            t.drawn,
             t.old_logp,
             t.advantages,
             t.caps,
             t.floors,
             d_entropy,
+            self.distribution_cls is distributions.SquashedNormal,
         )
         return found
 
@@ -128,23 +128,65 @@ def _normal_gradient(
     means: Tensor,
     log_std: Tensor,
     gradient: Tensor,
-    actions: Tensor,
+    drawn: Tensor,
     old_logp: Tensor,
     advantages: Tensor,
     caps: Tensor,
     floors: Tensor | None,
     d_entropy: float,
+    squash: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """∂ log p / ∂ mean = z / std;  ∂ log p / ∂ log std = z² − 1;  ∂ H / ∂ log std = 1."""
+    """∂ log p / ∂ mean = z / std;  ∂ log p / ∂ log std = z² − 1;  ∂ H / ∂ log std = 1, of the normal part."""
     half_log_2pi = 0.5 * math.log(2 * math.pi)
     inverse_std = torch.exp(-log_std)
-    z = (actions - means).mul_(inverse_std)
-    logp = torch.addcmul(-log_std - half_log_2pi, z, z, value=-0.5).sum(0, keepdim=True)
+    z = (drawn - means).mul_(inverse_std)
+    logps = torch.addcmul(-log_std - half_log_2pi, z, z, value=-0.5)
+    if squash:
+        logps.sub_(log_slope(drawn))
+    logp = logps.sum(0, keepdim=True)
     entropy = (log_std + (0.5 + half_log_2pi)).sum().expand_as(logp)
     d_logp = policy_gradient(logp, old_logp, advantages, caps, floors)
     weighted = z * d_logp
     gradient.add_(logp.numel() * d_entropy + d_logp.sum() - (weighted * z).sum(1))
-    return logp, entropy, weighted.mul_(-inverse_std)
+    d_means = weighted.mul_(-inverse_std)
+    if squash:
+        slope, by_mean, by_log_std = slope_gradient(means, log_std.exp(), d_entropy != 0.0)
+        entropy = entropy + slope
+        if d_entropy != 0.0:
+            d_means.add_(by_mean, alpha=d_entropy)
+            gradient.add_(by_log_std, alpha=d_entropy)
+    return logp, entropy, d_means
+
+
+def slope_gradient(means: Tensor, std: Tensor, wanted: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Return `expected_log_slope` summed over actions [1, N], and its derivatives if they are wanted.
+
+    d = E|N(m, t)|, t² = std² + s²
+    ∂d / ∂m = erf(m / √2 t);   ∂d / ∂ log std = std² / t · √(2/π) exp(−m² / 2t²)
+
+    Args:
+        means: [k, N].
+        std: [k, 1].
+        wanted: Whether derivatives are wanted; else they are empty.
+
+    Returns:
+        The sum, its derivative by the means [k, N], and by log std, summed over rows [k].
+    """
+    weights, scales = slope_mixture()
+    total = torch.full_like(means[:1], 2.0 * math.log(2.0) * means.size(0))
+    by_mean = torch.zeros_like(means) if wanted else means[:0]
+    by_log_std = torch.zeros_like(std[:, 0])
+    for i in range(len(weights)):
+        spread = (std.square() + scales[i] * scales[i]).sqrt_()
+        ratio = means * (math.sqrt(0.5) / spread)
+        erf = ratio.erf()
+        density = ratio.square_().neg_().exp_().mul_(math.sqrt(2.0 / math.pi))
+        total.sub_(torch.addcmul(density * spread, means, erf).sum(0, keepdim=True), alpha=2.0 * weights[i])
+        if wanted:
+            by_mean.sub_(erf, alpha=2.0 * weights[i])
+            share = std.square() / spread
+            by_log_std.sub_(share.squeeze(1) * density.sum(1), alpha=2.0 * weights[i])
+    return total, by_mean, by_log_std
 
 
 @final
@@ -157,7 +199,7 @@ class AutogradOutput(Output):
         with torch.enable_grad():
             output = output.detach().t().requires_grad_()
             distribution = self.distribution_cls(self.head.features(output), self.kernel.model)
-            logp, entropy = distribution.logp(t.actions), distribution.entropy()
+            logp, entropy = distribution.logp(t.drawn), distribution.entropy()
         d_logp = policy_gradient(logp.detach().t(), t.old_logp, t.advantages, t.caps, t.floors)
         parameters = list(self.head.parameters(recurse=False))
         d_output, *rest = torch.autograd.grad(
@@ -173,6 +215,6 @@ def make_output(kernel: Kernel, distribution_cls: type[distributions.Distributio
     discrete = specs.kind(kernel.model.action_spec) is specs.Categorical
     if distribution_cls is distributions.Categorical and discrete and kernel.head.shape[:-1] == (1,):
         return CategoricalOutput(kernel, distribution_cls)
-    if distribution_cls is distributions.Normal:
+    if distribution_cls in (distributions.Normal, distributions.SquashedNormal):
         return NormalOutput(kernel, distribution_cls)
     return AutogradOutput(kernel, distribution_cls)

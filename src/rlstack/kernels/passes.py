@@ -45,12 +45,10 @@ class KernelPasses(Passes):
         dtype = torch.bfloat16 if hparams.enable_amp else self.parameters[0].dtype
         self._rows = self.block_size * hparams.sequence_length
         self._kernels = [kernel_cls(policy.model, self._rows, dtype)]
-        outputs = [make_output(self._kernels[0], policy.distribution_cls)]
-        for _ in range(0 if outputs[0].draws else torch.get_num_threads() - 1):
+        for _ in range(torch.get_num_threads() - 1):
             self._kernels.append(kernel_cls(policy.model, self._rows, dtype))
-            outputs.append(make_output(self._kernels[-1], policy.distribution_cls))
-        self._outputs: list[Output] = outputs
-        self._workers = Workers(len(outputs))
+        self._outputs: list[Output] = [make_output(each, policy.distribution_cls) for each in self._kernels]
+        self._workers = Workers(len(self._outputs))
         self._value_gradient = script(value_gradient)
         size = sum(parameter.numel() for parameter in self.parameters)
         jobs = max(1, min(_MOST_JOBS, _MOST_GRADIENTS // size))
@@ -102,7 +100,7 @@ class KernelPasses(Passes):
         total = count(index) * self.hparams.sequence_length
         entropy_weight = float(entropy_coeff) / total
         columns = sequences.columns(index)
-        targets = self._targets(sequences.actions(index), columns, total)
+        targets = self._targets(sequences.drawn(index), columns, total)
         per_job = -(-len(parts) // len(self._gradients))
         jobs = -(-len(parts) // per_job)
         said: list[Any] = [None] * len(parts)
@@ -122,7 +120,7 @@ class KernelPasses(Passes):
         evaluation = Evaluation(*(torch.cat(column, 1).t() for column in zip(*said, strict=True)))
         return torch.stack(self.loss(evaluation, columns, entropy_coeff))
 
-    def _targets(self, actions: Batch, columns: Columns, total: int) -> list[Targets]:
+    def _targets(self, drawn: Batch, columns: Columns, total: int) -> list[Targets]:
         """Return what the gradient of a minibatch of `total` rows needs, block by block."""
         hparams, rows = self.hparams, self._rows
         old_logp, old_values, advantages, returns = (column.t() for column in columns)
@@ -134,7 +132,7 @@ class KernelPasses(Passes):
         parts = (old_logp, advantages, caps, floors, returns, lowest, highest)
         split: list[Any] = [repeat(None) if part is None else part.split(rows, 1) for part in parts]
         weight = hparams.vf_coeff / total
-        per_block = zip(self._outputs[0].blocks(actions, rows), *split, strict=False)
+        per_block = zip(self._outputs[0].blocks(drawn, rows), *split, strict=False)
         return [Targets._make((*block, weight)) for block in per_block]
 
     def _descend(

@@ -1,0 +1,30 @@
+"""What an algorithm computes with, as short texts for people and trackers."""
+
+from typing import Any
+
+import torch
+
+from .hparams import Hparams, flatten
+from .policies import Policy, RecurrentPolicy
+
+
+def describe_params(
+    hparams: Hparams, policy: Policy | RecurrentPolicy, optimizer: torch.optim.Optimizer, **others: object
+) -> dict[str, str]:
+    """Return the hyperparameters in use, all defaults resolved, as short texts by dotted name.
+
+    Args:
+        hparams: The hyperparameters.
+        policy: What they made of model and distribution.
+        optimizer: What they made of the optimizer.
+        others: Whatever else belongs to them.
+    """
+    values: dict[str, Any] = {
+        name: value for name, value in vars(hparams).items() if not name.startswith("_") and name != "model"
+    }
+    values["model_cls"] = type(policy.model)
+    values["model_config"] = policy.model.config
+    values["distribution_cls"] = policy.distribution_cls
+    defaults = optimizer.defaults.items()
+    values["optimizer_config"] = {k: float(v) if isinstance(v, torch.Tensor) else v for k, v in defaults}
+    return flatten(values | others)
