@@ -1,8 +1,10 @@
 """Collecting and updating: resets, states, schedules, statistics, reproducibility."""
 
+import random
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from tensordict import TensorDict
@@ -614,3 +616,25 @@ def test_other_seeds_other_results():
 def test_devices_that_are_not_there(device, message):
     with pytest.raises(HparamsError, match=message):
         Algorithm(DiscreteDummyEnv, **{**BASE, "device": device})
+
+
+def test_evaluations_leave_the_generators_of_numpy_and_python_alone():
+    class Drawing(DiscreteDummyEnv.__base__):
+        def __init__(self, num_envs, /, **kwargs):
+            super().__init__(num_envs, **kwargs)
+            self.action_spec = specs.Categorical(2, shape=(1,))
+
+        def _displacement(self, action):
+            return 2 * action - 1 + float(np.random.rand()) + random.random()  # noqa: NPY002
+
+    results = []
+    for evaluates in (False, True):
+        np.random.seed(0)  # noqa: NPY002
+        random.seed(0)
+        algorithm = Algorithm(Drawing, **BASE)
+        for _ in range(3):
+            update(algorithm)
+            if evaluates:
+                algorithm.eval()
+        results.append(parameters(algorithm))
+    assert torch.equal(*results)
