@@ -229,6 +229,14 @@ def test_policies_of_0_1_0_act_as_they_did(name, tmp_path):
     assert (torch.tensor(told["normal"])[:, 0] < -2).any()
 
 
+def test_a_policy_of_0_1_0_can_be_clipped_from_now_on():
+    policy = Policy.load(DATA / "policies-0.1.0" / "normal.safetensors")
+    policy.clip_actions(True)
+    step = policy.act(torch.randn(200, 2))
+    expected = torch.tensor([0.0, 5.0]) + torch.tensor([2.0, 5.0]) * step.drawn.clamp(-1, 1)
+    assert torch.allclose(step.actions, expected, atol=1e-5)
+
+
 def test_a_run_of_0_1_0_goes_on_with_its_normal_as_it_was(tmp_path):
     config = {**BASE, "num_envs": 4, "horizon": 4, "distribution_cls": Normal, "horizons_per_env_reset": -1}
     config["model_config"] = {"hiddens": (4,)}

@@ -177,14 +177,11 @@ class Learner:
 
     def state_dict(self) -> dict[str, Any]:
         """Return what the next update needs of those before it."""
-        names = {id(parameter): name for name, parameter in self.passes.policy.named_parameters()}
+        named = dict(self.passes.policy.named_parameters())
+        names = {id(parameter): name for name, parameter in named.items()}
         return {
             "parameters": [names[id(parameter)] for parameter in self.parameters],
-            "frozen": [
-                name
-                for name, parameter in self.passes.policy.named_parameters()
-                if not parameter.requires_grad
-            ],
+            "frozen": [name for name, parameter in named.items() if not parameter.requires_grad],
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler and self.scaler.state_dict(),
             "updates": self.updates,
@@ -208,10 +205,10 @@ class Learner:
 
     def _load_parameters(self, state: Mapping[str, Any]) -> None:
         """Freeze what was frozen, and give the optimizer its parameters in the order in which it had them."""
-        named = dict(self.passes.policy.named_parameters())
         if "parameters" not in state:
             # Until rlstack 0.1.0, what was frozen when the algorithm was made was all that could be.
             return
+        named = dict(self.passes.policy.named_parameters())
         for name, parameter in named.items():
             parameter.requires_grad_(name not in state["frozen"])
         self.parameters = [named[name] for name in state["parameters"]]

@@ -57,11 +57,6 @@ class _Policy(nn.Module, ABC):
         self.distribution_cls = distribution_cls or default_distribution(self.action_spec)
         self.normalizer = ObservationNormalizer(self.observation_spec) if normalize_observations else None
         self.clip_actions(clip_actions)
-        if self._bounded:
-            check_bounds(self.action_spec)
-            bounds = self.action_spec.space
-            self.register_buffer("_low", bounds.low, persistent=False)
-            self.register_buffer("_high", bounds.high, persistent=False)
 
     def clip_actions(self, clip: bool, /) -> None:
         """Say whether a Normal on bounds is clipped and mapped onto them; others always are what they are."""
@@ -69,6 +64,11 @@ class _Policy(nn.Module, ABC):
         self._may_clip = bounded and self.distribution_cls is distributions.Normal
         self._clips = clip or not self._may_clip
         self._bounded = bounded and self.distribution_cls.squashed and self._clips
+        if self._bounded and not hasattr(self, "_low"):
+            check_bounds(self.action_spec)
+            bounds = self.action_spec.space
+            self.register_buffer("_low", bounds.low.to(self.device), persistent=False)
+            self.register_buffer("_high", bounds.high.to(self.device), persistent=False)
 
     @classmethod
     def default_model_cls(cls, action_spec: specs.TensorSpec) -> type[nn.Module]:

@@ -54,7 +54,7 @@ class Recorded:
 
     @property
     def engine(self) -> str:
-        """How the algorithm computes: eager, kernels, compile, graph, or graph for a part of it."""
+        """What `Algorithm.engine` says."""
         passes, replayed = (
             self._passes,
             [type(part) for part in self.parts if part.recordings.reason is None],

@@ -44,9 +44,7 @@ class KernelPasses(Passes):
         super().__init__(policy, hparams, policy.device)
         dtype = torch.bfloat16 if hparams.enable_amp else self.parameters[0].dtype
         self._rows = self.block_size * hparams.sequence_length
-        self._kernels = [kernel_cls(policy.model, self._rows, dtype)]
-        for _ in range(torch.get_num_threads() - 1):
-            self._kernels.append(kernel_cls(policy.model, self._rows, dtype))
+        self._kernels = [kernel_cls(policy.model, self._rows, dtype) for _ in range(torch.get_num_threads())]
         self._outputs: list[Output] = [make_output(each, policy.distribution_cls) for each in self._kernels]
         self._workers = Workers(len(self._outputs))
         self._value_gradient = script(value_gradient)
