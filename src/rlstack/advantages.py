@@ -10,6 +10,9 @@ from .buffer import Buffer, Sequences
 from .hparams import Hparams
 from .moments import RunningMoments
 
+SMALLEST_SCALE = 1e-6
+"""Rewards whose discounted sums vary less than that are not scaled."""
+
 
 @final
 class Advantages:
@@ -27,23 +30,36 @@ class Advantages:
         self.return_moments = RunningMoments(()).to(device)
         """Of the reversed discounted returns of all collects: their spread scales the rewards."""
         self._buffer, self._sequences = buffer, sequences
-        self._discounted = torch.zeros(hparams.num_envs, device=device)
+        self._discounted = torch.zeros(hparams.num_envs, dtype=torch.float64, device=device)
+        # What they are to become, once the horizon has been found sound.
+        self._next_moments = RunningMoments(()).to(device)
+        self._next_discounted = torch.zeros_like(self._discounted)
 
-    def restart(self) -> None:
-        """Let the discounted sums of rewards begin anew, after the environments have been reset."""
-        self._discounted.zero_()
+    def begin(self, *, anew: bool) -> None:
+        """Let the next horizon's discounted sums of rewards go on from the last ones, or begin anew."""
+        self._next_discounted.zero_() if anew else self._next_discounted.copy_(self._discounted)
 
     def tensors(self) -> list[Tensor]:
-        """Return all that `absorb` changes."""
-        return [self._discounted, *self.return_moments.buffers()]
+        """Return all that `sum_rewards` changes."""
+        return [self._next_discounted, *self._next_moments.buffers()]
 
-    def absorb(self) -> bool:
-        """Take the horizon's rewards into the statistics that scale rewards; return True."""
-        rewards = self._buffer.rewards.squeeze(-1).T
-        sums = ppo.reversed_discounted_returns(rewards, self._discounted, gamma=self.hparams.gamma)
-        self.return_moments.update(sums)
-        self._discounted.copy_(sums[:, -1])
-        return True
+    def sum_rewards(self) -> Tensor:
+        """Work out the statistics that scale rewards with the horizon in them; nothing uses them yet.
+
+        Returns:
+            Their mean and variance, and the variance and count of those before, [4], float64.
+        """
+        rewards, before = self._buffer.rewards.squeeze(-1).T.to(torch.float64), self.return_moments
+        sums = ppo.reversed_discounted_returns(rewards, self._next_discounted, gamma=self.hparams.gamma)
+        self._next_moments.copy_from(before)
+        self._next_moments.update(sums)
+        self._next_discounted.copy_(sums[:, -1])
+        return torch.stack((self._next_moments.mean, self._next_moments.var, before.var, before.count))
+
+    def accept(self) -> None:
+        """Use the statistics that `sum_rewards` has worked out."""
+        self.return_moments.copy_from(self._next_moments)
+        self._discounted.copy_(self._next_discounted)
 
     def estimate(self) -> Tensor:
         """Put advantages and returns into the sequences; return how much of these the values explain, []."""
@@ -51,7 +67,7 @@ class Advantages:
         rewards, values = buffer.rewards.squeeze(-1).T, buffer.values.squeeze(-1).T
         if hp.normalize_rewards:
             scale = self.return_moments.var.sqrt()
-            rewards = rewards / torch.where(scale < 1e-6, 1.0, scale).to(rewards.dtype)
+            rewards = rewards / torch.where(scale < SMALLEST_SCALE, 1.0, scale).to(rewards.dtype)
         advantages, returns = ppo.gae(rewards, values, gamma=hp.gamma, gae_lambda=hp.gae_lambda)
         explained_variance = ppo.explained_variance(values[:, :-1], returns)
         if hp.normalize_advantages:

@@ -100,17 +100,17 @@ class _PPO(ABC):
 
         Raises:
             EnvError: If the environment breaks its contract.
-            NonFiniteError: If it returns NaN or infinity; the policy stays as it was.
+            NonFiniteError: If it returns NaN or infinity, or rewards too large for float32's moments; the
+                policy and all statistics stay as they were.
         """
         start = time.perf_counter()
         self._follow_policy()
         self._absorb_observations()
         resets = self.collector.begin(env_config)
         with memory_advice(self.hparams, "collect"):
-            stats = self.collector.run(deterministic=deterministic)
-            if resets:
-                self.advantages.restart()
-            self._recorded.sum_rewards()
+            self.advantages.begin(anew=resets > 0)
+            stats = self.collector.run(deterministic=deterministic, sums=self._recorded.sum_rewards)
+            self.advantages.accept()
         self._buffered = True
         env_steps = self.hparams.num_envs * self.hparams.horizon
         self.env_steps += env_steps

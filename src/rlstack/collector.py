@@ -1,18 +1,23 @@
 """One horizon after the other from an environment: when to reset, what to keep, what to say of it."""
 
 import logging
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from .advantages import SMALLEST_SCALE
 from .buffer import Buffer
 from .data import OBS, RETURN_STATS, REWARD_STATS, REWARDS, Batch, Config, NonFiniteError, Stats
 from .env.base import EnvError, checked_reset, checked_step, env_state, load_env_state
 from .hparams import Hparams, RecurrentHparams
 from .passes import Passes
+
+_SPIKE = 1e6
+"""How many times as large as others a reward is that gets named."""
 
 _log = logging.getLogger(__name__)
 
@@ -56,6 +61,7 @@ class Collector:
         )
         self._state = self.policy.initial_state(hp.num_envs)
         """[B, ...]. Recurrent state before the next step; None if feedforward. It stays where it is."""
+        self._named_spike = False
         self.restart()
 
     def restart(self) -> None:
@@ -136,22 +142,28 @@ class Collector:
         self._horizons_since_reset = 1
         return hp.num_envs
 
-    def run(self, *, deterministic: bool) -> Stats:
+    def run(self, *, deterministic: bool, sums: Callable[[], Tensor] | None = None) -> Stats:
         """Simulate the horizon that was begun, and return its `returns/…` and `rewards/…`.
+
+        Args:
+            deterministic: Whether the policy acts without chance.
+            sums: Returns what the statistics that scale rewards would become, as `Advantages.sum_rewards`.
 
         Raises:
             EnvError: If the environment breaks its contract.
-            NonFiniteError: If it or the policy returns NaN or infinity.
+            NonFiniteError: If it or the policy returns NaN or infinity, or those statistics leave float32.
         """
         try:
             self.simulate(deterministic=deterministic)
             self._sequences = self._count_sequences(self.buffer.horizon // self.buffer.seq_len)
-            rewards = self.buffer.rewards
-            summaries = (*summarize(rewards.sum(0)), *summarize(rewards))
-            sound = self.buffer.is_sound().to(rewards.dtype)
-            *values, all_sound = torch.stack([*summaries, sound]).tolist()
+            rewards = self.buffer.rewards.to(torch.float64)
+            summaries = torch.stack((*summarize(rewards.sum(0)), *summarize(rewards), self.buffer.is_sound()))
+            read = (torch.cat((summaries, sums())) if sums else summaries).tolist()
+            values, all_sound, moments = read[:8], read[8], read[9:]
             if not all_sound and (error := self._nonfinite_error() or self._range_error()):
                 raise error
+            if moments:
+                self._look_at_rewards(*values[4:6], *moments)
         except BaseException as fault:
             nonfinite = self._nonfinite_error() if isinstance(fault, EnvError) else None
             # Half a horizon is worth nothing, and the environment may be in any state: begin anew.
@@ -218,6 +230,50 @@ class Collector:
             f"{name} of environment {index} from {type(self.env).__name__} is not one of its spec's values "
             f"{_when(step)}: they count from 0"
         )
+
+    def _look_at_rewards(
+        self, lowest: float, highest: float, mean: float, var: float, var_before: float, count: float
+    ) -> None:
+        """Refuse rewards that make the statistics that scale them useless; warn of the first spike.
+
+        Args:
+            lowest: Smallest reward of the horizon.
+            highest: Largest one.
+            mean: Of the discounted sums, with this horizon in them.
+            var: Their variance.
+            var_before: Their variance without it.
+            count: How many there were without it.
+
+        Raises:
+            NonFiniteError: If mean or variance leave float32.
+        """
+        most = torch.finfo(torch.float32).max
+        if not (abs(mean) <= most and var <= most):
+            raise NonFiniteError(
+                f"{self._largest_reward()}: the statistics that scale rewards would leave float32; bound it "
+                "there"
+            )
+        largest, scale = max(abs(lowest), abs(highest)), math.sqrt(var_before)
+        if self._named_spike or largest == 0:
+            return
+        if not count or scale < SMALLEST_SCALE:
+            rewards = self.buffer.rewards
+            scale = float(rewards[rewards != 0].abs().median())
+        if largest > _SPIKE * scale:
+            self._named_spike = True
+            _log.warning(
+                "%s, where others are about %.3g: it will set the scale of rewards for long; bound it there "
+                "(further ones are not named)",
+                self._largest_reward(),
+                scale,
+            )
+
+    def _largest_reward(self) -> str:
+        """Return in words where the largest reward is, and how large."""
+        rewards = self.buffer.rewards.squeeze(-1)
+        step, index = divmod(int(rewards.abs().argmax()), self.buffer.num_envs)
+        source = type(self.env).__name__
+        return f"the reward of environment {index} from {source} is {rewards[step, index]:.3g} {_when(step)}"
 
 
 def _when(step: int) -> str:

@@ -95,7 +95,8 @@ class Hparams:
     normalize_rewards: bool = True
     """Divide rewards by the standard deviation of the reversed discounted returns so far."""
     normalize_observations: bool = False
-    """Shift and scale real observations by their mean and standard deviation so far."""
+    """Shift and scale real observations by their mean and standard deviation so far, within ±10; bounded
+    integers go from their bounds to [-1, 1], as floats."""
     grad_block_size: _Count | None = None
     """Rows computed at a time; bounds memory and doesn't change the result. None suits the device."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
@@ -258,11 +259,11 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
         if isinstance(value, Mapping) and value:
             flat |= flatten(value, f"{prefix}{name}.")
         elif isinstance(value, type):
-            flat[prefix + name] = f"{value.__module__}.{value.__qualname__}"
+            flat[f"{prefix}{name}"] = f"{value.__module__}.{value.__qualname__}"
         elif isinstance(value, torch.nn.Module) or is_dataclass(value):
-            flat[prefix + name] = type(value).__qualname__
+            flat[f"{prefix}{name}"] = type(value).__qualname__
         else:
-            flat[prefix + name] = str(value)
+            flat[f"{prefix}{name}"] = str(value)
     return flat
 
 

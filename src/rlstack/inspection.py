@@ -96,7 +96,7 @@ def evaluate(
             obs, reward = checked_step(env, num_envs, step.actions, t, device_)
             state = step.state
             rewards.append(reward.clone())
-    each = torch.stack(rewards)
+    each = torch.stack(rewards).to(torch.float64)
     values = [float(value) for value in (*summarize(each.sum(0)), *summarize(each))]
     return {
         "checkpoint": str(where),

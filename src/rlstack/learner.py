@@ -246,8 +246,8 @@ class Learner:
             if not record.loss_ok or (not record.grad_ok and fatal):
                 raise NonFiniteError(
                     f"{what} is NaN or infinite in optimizer step {number} of update {self.updates}; the "
-                    "parameters are as they were before it: lower the learning rate, or look for a division "
-                    "by zero in the model"
+                    "parameters are as they were before it: lower the learning rate, bound rewards that are "
+                    "huge, or look for a division by zero in the model"
                 )
         sound = [record for record in tried if record.grad_ok] or tried
         return [

@@ -6,7 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from . import specs
-from .data import Batch
+from .data import OBS, Batch
+
+LARGEST = 10.0
+"""How many standard deviations from the mean a normalized observation can be; what is farther is clipped."""
+_ROUNDING = 1e-12
+"""Standard deviation, in units of the mean, that sums in float64 leave of a value that never changes."""
 
 
 @final
@@ -48,22 +53,52 @@ class RunningMoments(nn.Module):
         self.var.copy_(var)
         self.count.copy_(count)
 
+    @torch.no_grad()
+    def copy_from(self, other: "RunningMoments") -> None:
+        """Take over what another one has seen."""
+        for mine, theirs in zip(self.buffers(), other.buffers(), strict=True):
+            mine.copy_(theirs)
+
     def normalize(self, samples: Tensor) -> Tensor:
-        """Return (samples − mean) / √(var + 1e-8), in the dtype of the samples.
+        """Return (samples − mean) / √(var + 1e-8), within ±10, in the dtype of the samples.
+
+        The variance of what has never changed counts as 1.
 
         Args:
             samples: [..., *shape].
         """
-        scale = (self.var + 1e-8).rsqrt()
-        return (samples - self.mean.to(samples.dtype)) * scale.to(samples.dtype)
+        var = torch.where(self.var <= (_ROUNDING * self.mean).square(), 1.0, self.var)
+        scale = (var + 1e-8).rsqrt()
+        return ((samples - self.mean.to(samples.dtype)) * scale.to(samples.dtype)).clamp(-LARGEST, LARGEST)
+
+
+@final
+class _Range(nn.Module):
+    """Scales the numbers of a bounded integer leaf to [-1, 1]."""
+
+    low: Tensor
+    width: Tensor
+
+    def __init__(self, spec: specs.TensorSpec) -> None:
+        super().__init__()
+        low, high = (bound.to(torch.get_default_dtype()) for bound in (spec.space.low, spec.space.high))
+        self.register_buffer("low", low, persistent=False)
+        self.register_buffer("width", (high - low).clamp_min(1.0), persistent=False)
+
+    def normalize(self, samples: Tensor) -> Tensor:
+        """Return 2 (samples − low) / (high − low) − 1, in torch's default dtype."""
+        return 2 * (samples.to(self.low.dtype) - self.low) / self.width - 1
 
 
 @final
 class ObservationNormalizer(nn.Module):
-    """Running moments of each real leaf of an observation spec; discrete leaves stay as they are.
+    """Normalizes real leaves by running moments, integers by their bounds; discrete leaves stay as they are.
 
     Args:
         observation_spec: Of one environment.
+
+    Raises:
+        ValueError: If a leaf has integers without bounds.
     """
 
     def __init__(self, observation_spec: specs.TensorSpec) -> None:
@@ -71,10 +106,24 @@ class ObservationNormalizer(nn.Module):
         real = [
             (path, leaf)
             for path, leaf in specs.leaves(observation_spec)
-            if specs.kind(leaf) in (specs.Unbounded, specs.Bounded) and leaf.dtype.is_floating_point
+            if specs.kind(leaf) in (specs.Unbounded, specs.Bounded) and leaf.dtype != torch.bool
         ]
-        self._paths = [path for path, _ in real]
-        self.moments = nn.ModuleList(RunningMoments(tuple(leaf.shape)) for _, leaf in real)
+        floats = [(path, leaf) for path, leaf in real if leaf.dtype.is_floating_point]
+        integers = [(path, leaf) for path, leaf in real if not leaf.dtype.is_floating_point]
+        for path, leaf in integers:
+            if specs.kind(leaf) is specs.Unbounded:
+                raise ValueError(
+                    f"{'.'.join((OBS, *path))} is Unbounded with dtype {leaf.dtype}, which "
+                    "normalize_observations can't scale: make it Bounded, or a float"
+                )
+        self._paths = [path for path, _ in floats]
+        self.moments = nn.ModuleList(RunningMoments(tuple(leaf.shape)) for _, leaf in floats)
+        self._integer_paths = [path for path, _ in integers]
+        self._ranges = nn.ModuleList(_Range(leaf) for _, leaf in integers)
+        self._scales_integers = bool(integers)
+        if integers:
+            self.register_buffer("scales_integers", torch.tensor(True))
+            self.register_load_state_dict_pre_hook(_leave_integers)  # type: ignore[no-untyped-call]
 
     def update(self, obs: Batch) -> None:
         """Merge observations [..., *shape], any number of leading dimensions."""
@@ -82,10 +131,21 @@ class ObservationNormalizer(nn.Module):
             moments.update(obs if isinstance(obs, Tensor) else obs[path])  # type: ignore[operator]
 
     def forward(self, obs: Batch) -> Batch:
-        """Return observations [..., *shape] with their real leaves normalized."""
-        if isinstance(obs, Tensor):
-            return self.moments[0].normalize(obs) if self._paths else obs  # type: ignore[operator]
-        normalized = obs.copy()
-        for path, moments in zip(self._paths, self.moments, strict=True):
-            normalized[path] = moments.normalize(obs[path])  # type: ignore[operator]
+        """Return observations [..., *shape] with their real and integer leaves normalized."""
+        normalized = obs if isinstance(obs, Tensor) else obs.copy()
+        parts = list(zip(self._paths, self.moments, strict=True))
+        if self._scales_integers:
+            parts += zip(self._integer_paths, self._ranges, strict=True)
+        for path, part in parts:
+            if isinstance(obs, Tensor):
+                return part.normalize(obs)  # type: ignore[operator]
+            normalized[path] = part.normalize(obs[path])  # type: ignore[operator,index]
         return normalized
+
+
+def _leave_integers(
+    normalizer: ObservationNormalizer, state: dict[str, Tensor], prefix: str, *_: object
+) -> None:
+    """Leave integers as they are in a policy of rlstack 0.1.0, which did so and says nothing of it."""
+    said = state.setdefault(f"{prefix}scales_integers", torch.tensor(False))
+    normalizer._scales_integers = bool(said)

@@ -68,7 +68,9 @@ def reversed_discounted_returns(rewards: Tensor, before: Tensor, *, gamma: float
 
 def normalize(values: Tensor) -> Tensor:
     """Shift and scale values to mean 0 and standard deviation 1: (x − mean) / (std + 1e-8)."""
-    return (values - values.mean()) / (values.std(correction=0) + 1e-8)
+    # The squares of huge ones would leave float32.
+    exact = values.to(torch.float64)
+    return ((exact - exact.mean()) / (exact.std(correction=0) + 1e-8)).to(values.dtype)
 
 
 def explained_variance(values: Tensor, returns: Tensor) -> Tensor:
@@ -76,9 +78,10 @@ def explained_variance(values: Tensor, returns: Tensor) -> Tensor:
 
     Where the returns don't vary there is nothing to explain, and the result is 0.
     """
-    variance = returns.var(correction=0)
-    share = 1 - (returns - values).var(correction=0) / variance
-    return torch.where(variance > 0, share, torch.zeros_like(share))
+    exact = returns.to(torch.float64)
+    variance = exact.var(correction=0)
+    share = 1 - (exact - values).var(correction=0) / variance
+    return torch.where(variance > 0, share, torch.zeros_like(share)).to(returns.dtype)
 
 
 class PPOLoss(NamedTuple):

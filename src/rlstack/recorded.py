@@ -1,7 +1,7 @@
 """Which parts of an algorithm are recorded and replayed."""
 
 from collections.abc import Callable
-from typing import Any, final
+from typing import final
 
 from torch import Tensor
 
@@ -37,7 +37,7 @@ class Recorded:
         recorder: Callable[[], Recording] | None,
     ) -> None:
         self.make_targets: Callable[[], Tensor] = advantages.estimate
-        self.sum_rewards: Callable[[], Any] = advantages.absorb
+        self.sum_rewards: Callable[[], Tensor] = advantages.sum_rewards
         self._learner = learner
         self.parts: list[Horizons | Steps | Function] = []
         if recorder is not None:
@@ -47,7 +47,7 @@ class Recorded:
                 "Advantages are estimated", advantages.estimate, sequences.tensors, recorder
             )
             self.sum_rewards = sums = Function(
-                "Rewards are summed", advantages.absorb, advantages.tensors, recorder
+                "Rewards are summed", advantages.sum_rewards, advantages.tensors, recorder
             )
             self.parts = [horizons, steps, targets, sums]
         self.leave_hooks()
