@@ -5,7 +5,6 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,6 +14,7 @@ from .data import OBS, RETURN_STATS, REWARD_STATS, REWARDS, Batch, Config, NonFi
 from .env.base import EnvError, checked_reset, checked_step, env_state, load_env_state
 from .hparams import Hparams, RecurrentHparams
 from .passes import Passes
+from .trees import same
 
 _SPIKE = 1e6
 """How many times as large as others a reward is that gets named."""
@@ -128,7 +128,7 @@ class Collector:
         """
         hp, since = self.hparams, self._horizons_since_reset
         current = hp.env_config if self.env_config is None else self.env_config
-        is_new = env_config is not None and not _same(env_config, current)
+        is_new = env_config is not None and not same(env_config, current)
         config = self.env_config if env_config is None else dict(env_config)
         due = is_new if hp.horizons_per_env_reset == -1 else since == hp.horizons_per_env_reset
         if since > 0 and not due:
@@ -292,15 +292,3 @@ def _copy(source: Any, target: Batch) -> None:
 def summarize(values: Tensor) -> tuple[Tensor, ...]:
     """Return minimum, maximum, mean and standard deviation, as `data.SUMMARY` names them."""
     return values.min(), values.max(), values.mean(), values.std(correction=0)
-
-
-def _same(one: object, other: object) -> bool:
-    """Return whether two configs say the same, tensors and arrays in them included."""
-    if isinstance(one, Mapping) and isinstance(other, Mapping):
-        return one.keys() == other.keys() and all(_same(value, other[key]) for key, value in one.items())
-    if isinstance(one, Tensor) and isinstance(other, Tensor):
-        return torch.equal(one, other)
-    if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):
-        return np.array_equal(one, other)
-    equal: Any = one == other
-    return np.ndim(equal) == 0 and bool(equal)

@@ -92,3 +92,15 @@ def _key(key: Any) -> Any:
     if not isinstance(key, str | int | float | bool | tuple | None):
         raise ValueError(f"a {type(key).__name__} is no key")
     return key
+
+
+def same(one: object, other: object) -> bool:
+    """Return whether two values are the same, tensors and arrays in mappings included."""
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return one.keys() == other.keys() and all(same(value, other[key]) for key, value in one.items())
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        return torch.equal(one, other)
+    if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):
+        return np.array_equal(one, other)
+    equal: Any = one == other
+    return np.ndim(equal) == 0 and bool(equal)
