@@ -5,6 +5,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from rlstack.capture import Recording
+from rlstack.optimizers import OptimizerOptions
 from rlstack.recorded import Recorded
 
 READS_BACK = {"aten::_local_scalar_dense", "aten::nonzero", "aten::is_nonzero"}
@@ -53,7 +54,9 @@ def like_on_a_gpu(algorithm):
     learner._on_cpu = False
     learner.entropy_coeff = torch.zeros(())
     if type(learner.optimizer) in (torch.optim.Adam, torch.optim.AdamW):
-        learner.lr = torch.tensor(learner.optimizer.param_groups[0]["lr"])
+        lr = torch.tensor(learner.optimizer.param_groups[0]["lr"])
+        learner.optimizer.param_groups[0]["lr"] = lr
+        learner.options = OptimizerOptions(learner.optimizer)
         learner.capturable = True
     return algorithm
 

@@ -12,8 +12,8 @@ ORDER = """
     data rows specs moments schedulers hparams distributions encoders models files journal trees
     policy_file policies params policy_check watch env.base env.dummy env.classic env buffer ppo advantages
     device workers passes kernels.base kernels.mlp kernels.lstm kernels.outputs kernels.passes kernels
-    collector learner holdings capture engine recorded algorithm env.checks env.check config checkpoint
-    run_options tracked_run run_dir guards conditions tracking sync signals trainer
+    collector optimizers learner holdings capture engine recorded algorithm env.checks env.check config
+    checkpoint run_options tracked_run run_dir guards conditions tracking sync signals trainer
     recipes names run_config display mlflow_model session inspection listing speed
     console
     cli_tools cli __main__

@@ -60,8 +60,9 @@ class _PPO(ABC):
         recorder = make_recorder(self.hparams, self.device)
         self._recorded = Recorded(self.collector, self.learner, self.advantages, self._sequences, recorder)
         self._watch = PolicyWatch(self.policy)
-        hp, lr = self.hparams, float(self.learner.optimizer.param_groups[0]["lr"])
-        self.lr_scheduler = scheduler(lr, hp.lr_schedule, hp.lr_schedule_kind)
+        hp = self.hparams
+        self.lr_scheduler = hp.lr_schedule and scheduler(0.0, hp.lr_schedule, hp.lr_schedule_kind)
+        """None leaves the optimizer's own learning rate, which may be set by hand."""
         self.entropy_scheduler = scheduler(
             hp.entropy_coeff, hp.entropy_coeff_schedule, hp.entropy_coeff_schedule_kind
         )
@@ -134,13 +135,13 @@ class _PPO(ABC):
         if not self._buffered:
             raise RuntimeError("step() has no transitions to learn from: call collect() before each step()")
         start, hp = time.perf_counter(), self.hparams
-        lr = self.learner.lr_scale * self.lr_scheduler(self.env_steps)
+        scheduled = self.lr_scheduler(self.env_steps) if self.lr_scheduler else None
         entropy_coeff = self.entropy_scheduler(self.env_steps)
         with self.passes.threads(hp.num_envs * hp.horizon), memory_advice(hp, "step"):
             explained_variance = self._recorded.make_targets()
             sequences, total = self._sequences, len(self._sequences)
             size = total if hp.accumulate_grads else hp.minibatch_size(total)
-            self.learner.begin(lr=lr, entropy_coeff=entropy_coeff)
+            lr = self.learner.begin(lr=scheduled, entropy_coeff=entropy_coeff)
             for _ in range(hp.num_sgd_iters):
                 for index in minibatches(total, size, shuffle=hp.shuffle_minibatches, device=self.device):
                     if not self.learner.cancelled:

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from .advantages import SMALLEST_SCALE
 from .buffer import Buffer
-from .data import OBS, RETURN_STATS, REWARD_STATS, REWARDS, Batch, Config, NonFiniteError, Stats
+from .data import OBS, RETURN_STATS, REWARD_STATS, REWARDS, Config, NonFiniteError, Stats
 from .env.base import EnvError, checked_reset, checked_step, env_state, load_env_state
 from .hparams import Hparams, RecurrentHparams
 from .passes import Passes
-from .trees import same
+from .trees import copy_into, same
 
 _SPIKE = 1e6
 """How many times as large as others a reward is that gets named."""
@@ -92,6 +92,7 @@ class Collector:
             "recurrent": self._state,
             "sequences": self._sequences,
             "horizons_since_reset": self._horizons_since_reset,
+            "horizon": self.buffer.horizon,
             "env_config": self.env_config,
             "env": env_state(self.env),
         }
@@ -106,16 +107,19 @@ class Collector:
         self.env_config = state["env_config"]
         if state["env"] is not None:
             load_env_state(self.env, state["env"])
-        elif state["horizons_since_reset"] not in (0, self.hparams.horizons_per_env_reset):
+        elif state["horizons_since_reset"] and not self._is_due(state["horizons_since_reset"]):
             _log.warning(
                 "%s has no state_dict and load_state_dict: it is reset, and won't go on as it would have",
                 type(self.env).__name__,
             )
             return
-        self._sequences, self._horizons_since_reset = state["sequences"], state["horizons_since_reset"]
-        _copy(state["obs"], self.buffer.obs[-1])
+        self._sequences = state["sequences"]
+        # In horizons of now, begun ones as whole: the environment's `max_horizon` must hold.
+        steps = state["horizons_since_reset"] * state.get("horizon", self.buffer.horizon)
+        self._horizons_since_reset = -(-steps // self.buffer.horizon)
+        copy_into(state["obs"], self.buffer.obs[-1])
         if self._state is not None:
-            _copy(state["recurrent"], self._state)
+            copy_into(state["recurrent"], self._state)
 
     def begin(self, env_config: Config | None) -> int:
         """Get the first observations of a horizon; return how many environments were reset for it.
@@ -130,7 +134,7 @@ class Collector:
         current = hp.env_config if self.env_config is None else self.env_config
         is_new = env_config is not None and not same(env_config, current)
         config = self.env_config if env_config is None else dict(env_config)
-        due = is_new if hp.horizons_per_env_reset == -1 else since == hp.horizons_per_env_reset
+        due = is_new if hp.horizons_per_env_reset == -1 else self._is_due(since)
         if since > 0 and not due:
             self.env_config = config
             self.buffer.go_on()
@@ -141,6 +145,10 @@ class Collector:
         self.env_config = config
         self._horizons_since_reset = 1
         return hp.num_envs
+
+    def _is_due(self, since: int) -> bool:
+        """Return whether a reset is due so many horizons after the last one."""
+        return 0 < self.hparams.horizons_per_env_reset <= since
 
     def run(self, *, deterministic: bool, sums: Callable[[], Tensor] | None = None) -> Stats:
         """Simulate the horizon that was begun, and return its `returns/…` and `rewards/…`.
@@ -278,15 +286,6 @@ class Collector:
 
 def _when(step: int) -> str:
     return "after the reset" if step < 0 else f"in step {step} of the horizon"
-
-
-def _copy(source: Any, target: Batch) -> None:
-    """Copy a tensor, or a dictionary or TensorDict of them, leaf by leaf."""
-    if isinstance(target, Tensor):
-        target.copy_(source)
-    else:
-        for key, value in source.items():
-            _copy(value, target[key])
 
 
 def summarize(values: Tensor) -> tuple[Tensor, ...]:

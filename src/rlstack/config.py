@@ -130,7 +130,7 @@ def _check_size(text: str, name: str) -> None:
 
 def dump(values: Mapping[str, Any]) -> str:
     """Return plain values, and classes by their names, as YAML."""
-    return yaml.dump(_plain(values), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+    return yaml.dump(plain_values(values), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
 def find_class(name: Any, option: str) -> type:
@@ -177,15 +177,16 @@ def find_classes(algorithm_config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _plain(value: Any) -> Any:
+def plain_values(value: Any) -> Any:
+    """Return a value as a file says it: plain, and classes by their names."""
     match value:
         case None | bool() | int() | float() | str():
             return value
         case type():
             return f"{value.__module__}.{value.__qualname__}"
         case Mapping():
-            return {str(key): _plain(item) for key, item in value.items()}
+            return {str(key): plain_values(item) for key, item in value.items()}
         case list() | tuple():
-            return [_plain(item) for item in value]
+            return [plain_values(item) for item in value]
     # It can't be read back: who resumes the run must hand it over.
     return str(value) if isinstance(value, torch.device) else f"<{type(value).__name__}>"

@@ -80,7 +80,7 @@ class Guard:
         random = data.random_state(self._algorithm.device)
         now = {"env_steps": self._algorithm.env_steps, "random": random}
         self._algorithm.load_state_dict({**said.state, **now})
-        learner.lr_scale = lr_scale
+        learner.scale_lr(lr_scale)
         _log.warning(
             "went back to %s, with the learning rate at %g of what it was: %s", said.path, lr_scale, error
         )

@@ -52,12 +52,12 @@ class Hparams:
     optimizer_cls: Callable[..., torch.optim.Optimizer] = torch.optim.Adam
     """Class of the optimizer."""
     optimizer_config: dict[str, Any] | None = None
-    """Options handed to `optimizer_cls`; the learning rate `lr` is 1e-3 where it isn't among them."""
+    """Options handed to `optimizer_cls`, with `lr` 1e-3 by default; without a schedule, `lr` may be set later on
+    `learner.optimizer`."""
     accumulate_grads: bool = False
     """Make one optimizer step per SGD iteration, from the gradients of all its minibatches."""
     enable_amp: bool = False
-    """Run the model in 16-bit precision where that is safe: bfloat16 if the device has it, else float16 on a
-    GPU and float32 on a CPU."""
+    """Run the model in 16 bits where that is safe: bfloat16, else float16 on a GPU and float32 on a CPU."""
     lr_schedule: Schedule | None = None
     """Learning rate over environment steps, this horizon's included, as (env_steps, value) pairs."""
     lr_schedule_kind: Kind = "step"

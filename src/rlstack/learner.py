@@ -4,7 +4,6 @@ Whatever decides whether an optimizer step is made stays on the device: finite l
 limit, and whether an earlier step was cancelled. It reaches the host once, with the statistics.
 """
 
-import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -13,7 +12,8 @@ from torch import Tensor
 
 from .buffer import Sequences
 from .data import NonFiniteError
-from .hparams import Hparams, HparamsError, check_options
+from .hparams import Hparams
+from .optimizers import OptimizerOptions, make_optimizer
 from .passes import Passes
 from .ppo import PPOLoss
 
@@ -54,22 +54,20 @@ class Learner:
         self.passes, self.hparams = passes, hparams
         self.parameters, self.scaler = passes.parameters, passes.scaler
         device, on_cpu = passes.device, passes.device.type == "cpu"
-        self.optimizer = _make_optimizer(hparams, self.parameters, device)
+        self.optimizer = make_optimizer(hparams, self.parameters, device)
         # torch's fused SGD leaves its momentum uninitialized when its first step is gated.
         momentum = any(group.get("momentum") for group in self.optimizer.param_groups)
         self.gated = bool(getattr(self.optimizer, "_step_supports_amp_scaling", False)) and not momentum
         """Whether the optimizer itself obeys `found_inf`; else the host must read the flag."""
-        lr = self.optimizer.param_groups[0]["lr"]
-        self.lr = lr if isinstance(lr, Tensor) else None
-        """[]. The learning rate, where optimizer steps can be recorded."""
-        self.capturable = self.gated and self.lr is not None
+        self.options = OptimizerOptions(self.optimizer)
+        self.capturable = self.gated and self.options.lr is not None
         """Whether optimizer steps read nothing from the host, and can be recorded."""
         # What a schedule changes is a tensor where steps may be recorded: a recording reads it each time.
         self.entropy_coeff: float | Tensor = 0.0 if on_cpu else torch.zeros((), device=device)
         self.make_step: Callable[[Sequences, slice | Tensor], Tensor] = self.step_eagerly
         """Makes an optimizer step and returns its record, [11]."""
         self.lr_scale = 1.0
-        """What learning rates are multiplied by: less than 1 after training had to be taken back."""
+        """What learning rates have been multiplied by: less than 1 after training had to be taken back."""
         self.skipped_steps = 0
         """How many steps in a row the scaler has skipped."""
         self.updates = 0
@@ -80,11 +78,14 @@ class Learner:
         self._records: list[Tensor] = []
         self._alive = torch.ones((), dtype=torch.bool, device=device)
 
-    def begin(self, *, lr: float, entropy_coeff: float) -> None:
-        """Start the optimizer steps of one update."""
-        for group in self.optimizer.param_groups:
-            # Its place is kept, whatever has been loaded: a recording reads it there.
-            group["lr"] = lr if self.lr is None else self.lr.fill_(lr)
+    def begin(self, *, lr: float | None, entropy_coeff: float) -> float:
+        """Start the optimizer steps of one update; return the learning rate.
+
+        Args:
+            lr: As its schedule says; None leaves the optimizer's own, which may be set by hand.
+            entropy_coeff: Weight of the entropy bonus.
+        """
+        rate = self.options.keep() if lr is None else self.options.schedule(self.lr_scale * lr)
         if isinstance(self.entropy_coeff, Tensor):
             self.entropy_coeff.fill_(entropy_coeff)
         else:
@@ -93,6 +94,12 @@ class Learner:
         self.warm = bool(self._records)
         self._records.clear()
         self._alive.fill_(True)
+        return rate
+
+    def scale_lr(self, scale: float) -> None:
+        """Multiply all learning rates to come, by so much compared with those that were given."""
+        self.options.multiply(scale / self.lr_scale)
+        self.lr_scale = scale
 
     @property
     def cancelled(self) -> bool:
@@ -183,6 +190,7 @@ class Learner:
             "parameters": [names[id(parameter)] for parameter in self.parameters],
             "frozen": [name for name, parameter in named.items() if not parameter.requires_grad],
             "optimizer": self.optimizer.state_dict(),
+            "given": self.options.given,
             "scaler": self.scaler and self.scaler.state_dict(),
             "updates": self.updates,
             "skipped_steps": self.skipped_steps,
@@ -190,17 +198,17 @@ class Learner:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what `state_dict` returned.
+        """Take over what `state_dict` returned; options of the optimizer that were given anew stay.
 
         Raises:
             ValueError: If the optimizer is another one.
         """
         self._load_parameters(state)
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.lr_scale = state.get("lr_scale", 1.0)
+        self.options.load(state["optimizer"], state.get("given"), self.lr_scale)
         if self.scaler is not None and state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
         self.updates, self.skipped_steps = state["updates"], state["skipped_steps"]
-        self.lr_scale = state.get("lr_scale", 1.0)
         self._records.clear()
 
     def _load_parameters(self, state: Mapping[str, Any]) -> None:
@@ -253,39 +261,3 @@ class Learner:
         return [
             sum(column) / len(sound) for column in list(zip(*sound, strict=True))[: len(PPOLoss._fields) + 1]
         ]
-
-
-def _make_optimizer(
-    hparams: Hparams, parameters: list[torch.nn.Parameter], device: torch.device
-) -> torch.optim.Optimizer:
-    """Return the optimizer, fused where its class can be: that is faster, and lets the device gate it.
-
-    On a GPU its steps can be recorded too where its class can: its learning rate is a tensor then.
-    """
-    if not isinstance(hparams.optimizer_cls, type) or not issubclass(
-        hparams.optimizer_cls, torch.optim.Optimizer
-    ):
-        raise HparamsError(f"optimizer_cls is {hparams.optimizer_cls!r}, expected a class of torch.optim")
-    closure = inspect.signature(hparams.optimizer_cls.step).parameters.get("closure")
-    if closure is not None and closure.default is inspect.Parameter.empty:
-        raise HparamsError(
-            f"optimizer_cls is {hparams.optimizer_cls.__name__}, which needs a closure: use another"
-        )
-    options = {"lr": 1e-3, **(hparams.optimizer_config or {})}
-    check_options(options, hparams.optimizer_cls, "optimizer_config")
-    can_fuse = "fused" in inspect.signature(hparams.optimizer_cls).parameters
-    if can_fuse and not {"fused", "foreach", "differentiable", "capturable"} & set(options):
-        options["fused"] = True
-        if device.type == "cuda" and "capturable" in inspect.signature(hparams.optimizer_cls).parameters:
-            options |= {
-                "capturable": True,
-                "lr": torch.tensor(float(options["lr"]), dtype=torch.float32, device=device),
-            }
-    try:
-        optimizer = hparams.optimizer_cls(parameters, **options)
-    except (TypeError, ValueError) as error:
-        raise HparamsError(f"optimizer_config: {error}") from None
-    if options.get("capturable"):
-        # torch would warn of every step that isn't recorded; the first update never is.
-        optimizer._warned_capturable_if_run_uncaptured = True
-    return optimizer

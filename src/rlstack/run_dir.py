@@ -11,6 +11,7 @@ A lock in it keeps a second trainer out.
 
 import copy
 import json
+import logging
 import math
 import time
 from collections.abc import Iterator, Mapping
@@ -18,13 +19,23 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self, final
 
+import torch
+
 from . import checkpoint
 from .algorithm import Algorithm, RecurrentAlgorithm
 from .config import dump
 from .data import Stats
 from .files import write_file
 from .journal import JOURNAL, Journal
-from .run_options import ALGORITHMS, CONFIG, CheckpointConfig, RunDirError, config_file, describe
+from .run_options import (
+    ALGORITHMS,
+    CONFIG,
+    CheckpointConfig,
+    RunDirError,
+    config_file,
+    describe,
+    read_config,
+)
 from .tracked_run import forget_tracked_run
 
 
@@ -85,6 +96,12 @@ class RunDir:
         forget_tracked_run(path)
         write_file(path / CONFIG, dump(config).encode())
         return run_dir
+
+    def describe_anew(self, algorithm: Algorithm | RecurrentAlgorithm) -> None:
+        """Let the config.yaml say what is used from now on."""
+        said = read_config(self.path)
+        said["algorithm_config"] = describe(algorithm)
+        write_file(self.path / CONFIG, dump(said).encode())
 
     def make_ready(self) -> Path:
         """Make sure that the metrics up to a checkpoint survive what it survives; return where it goes.
@@ -150,6 +167,12 @@ class RunDir:
         return value > before if self.options.best_is == "highest" else value < before
 
 
+_log = logging.getLogger(__name__)
+
+_FIXED = ("num_envs", "optimizer_cls")
+"""Hyperparameters that a checkpoint is bound to, beside those in the policy's description."""
+
+
 @contextmanager
 def holding(path: Path) -> Iterator[None]:
     """Keep trainers out of a run directory meanwhile.
@@ -187,13 +210,32 @@ def restore(algorithm: Algorithm | RecurrentAlgorithm, said: checkpoint.Checkpoi
     if "clip_actions" in mine:
         # Runs of rlstack 0.1.0 say nothing of it: their Normal was not clipped.
         mine["clip_actions"] = theirs.setdefault("clip_actions", False)
-    if theirs != mine:
-        raise checkpoint.CheckpointError(f"{said.path} is of another policy or environment than this one")
-    before = copy.deepcopy(algorithm.state_dict())
+    made, making = said.info.get("params", {}), algorithm.params
+    pairs = [(key, theirs.get(key), mine.get(key)) for key in {**theirs, **mine}]
+    pairs += [(key, made.get(key, making[key]), making[key]) for key in _FIXED]
+    if changed := [
+        f"{key} is {there!s:.200} there and {here!s:.200} here" for key, there, here in pairs if there != here
+    ]:
+        raise checkpoint.CheckpointError(
+            f"{said.path} is of another policy or environment than this one: {'; '.join(changed)}; "
+            "that can't be changed"
+        )
+    before, state = copy.deepcopy(algorithm.state_dict()), said.state
+    if made and _options_of_env(made) != _options_of_env(making):
+        _log.warning("env_config is not that of %s: the environments are reset", said.path)
+        anew = {"env": None, "env_config": None, "horizons_since_reset": 0}
+        state = {**state, "collector": {**state["collector"], **anew}, "eval_collector": None}
     try:
-        algorithm.load_state_dict(said.state)
+        algorithm.load_state_dict(state)
     except Exception as error:
         algorithm.load_state_dict(before)
         message = f"{said.path} can't be used: {type(error).__name__}: {error}"
         raise checkpoint.CheckpointError(message) from error
     algorithm.policy.clip_actions(mine.get("clip_actions", True))
+    if algorithm.hparams.seed is not None and made.get("seed", making["seed"]) != making["seed"]:
+        # Another seed means other random numbers from here on.
+        torch.manual_seed(algorithm.hparams.seed)
+
+
+def _options_of_env(params: Mapping[str, str]) -> dict[str, str]:
+    return {key: value for key, value in params.items() if key.partition(".")[0] == "env_config"}

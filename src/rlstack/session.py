@@ -116,10 +116,14 @@ def train(
     if directory is None:
         trainer, directory = _begin(asked, run_dir)
     else:
-        asked = asked.of_run(read_config(directory))
+        said = read_config(directory)
+        ignored = asked.ignored_by(said)
+        asked = asked.of_run(said)
         trainer = _go_on(asked, directory)
         steps = trainer.steps
         _say(console, f"Going on with {directory} after {steps} updates, with its hyperparameters.")
+        if ignored:
+            _say(console, f"Ignored, since the run has its own: {', '.join(ignored)}.")
     solved = _goal(asked.env, trainer) if asked.stop_conditions is None else None
     name = asked.env or directory.name
     if solved is not None:

@@ -103,7 +103,8 @@ class Trainer:
         Args:
             run_dir: The run's directory.
             env_cls: The environment's class, if its name in the run's config.yaml doesn't do.
-            algorithm_config: Hyperparameters that can't be read from there, like a `model`.
+            algorithm_config: Hyperparameters that can't be read from there, like a `model`, or are to differ
+                from now on: all can, but `num_envs`, `optimizer_cls` and those of the policy.
             stop_conditions: When `run` stops.
             options: `checkpoint_config`, `on_nonfinite` and `system_metrics`, where they are to differ.
             track: Whether to track with MLflow.
@@ -121,16 +122,15 @@ class Trainer:
             )
             trainer._take_over(checkpoint.read_latest(directory.checkpoints))
             directory.saved = trainer.steps
+            if algorithm_config:
+                directory.describe_anew(trainer.algorithm)
         except BaseException:
             directory.close()
             raise
         return trainer
 
     def save(self, directory: str | os.PathLike[str] | None = None) -> Path:
-        """Write a checkpoint and return where it is.
-
-        Args:
-            directory: Where to put it; None is the run directory's `checkpoints`.
+        """Write a checkpoint to a directory, None is the run's `checkpoints`; return where it is.
 
         Raises:
             ValueError: If there is neither.
@@ -157,6 +157,8 @@ class Trainer:
 
     def load(self, path: str | os.PathLike[str]) -> None:
         """Go on from a checkpoint, or from the last sound one in a directory of them.
+
+        Hyperparameters, and another `seed`, stay those of this trainer.
 
         Raises:
             CheckpointError: If it is damaged, or of another algorithm or environment; training is as it was.
@@ -187,9 +189,7 @@ class Trainer:
     def eval(self, *, env_config: Config | None = None, deterministic: bool = True) -> Stats:
         """Return `returns/…` and `rewards/…` of a horizon in environments of its own, training undisturbed.
 
-        Args:
-            env_config: Options for the reset of those environments.
-            deterministic: Whether the policy acts without chance.
+        Its arguments are those of `Algorithm.eval`.
         """
         return self.algorithm.eval(env_config=env_config, deterministic=deterministic)
 

@@ -104,3 +104,12 @@ def same(one: object, other: object) -> bool:
         return np.array_equal(one, other)
     equal: Any = one == other
     return np.ndim(equal) == 0 and bool(equal)
+
+
+def copy_into(source: Any, target: Tensor | TensorDict) -> None:
+    """Copy a tensor, or a dictionary or TensorDict of them, leaf by leaf."""
+    if isinstance(target, Tensor):
+        target.copy_(source)
+    else:
+        for key, value in source.items():
+            copy_into(value, target[key])

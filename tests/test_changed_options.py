@@ -1,0 +1,321 @@
+"""Hyperparameters that differ when training goes on: used, or refused by name."""
+
+import json
+import logging
+from dataclasses import fields
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from rlstack import Algorithm, RecurrentAlgorithm, Trainer, checkpoint
+from rlstack.checkpoint import CheckpointError
+from rlstack.cli import main
+from rlstack.config import parse, plain_values
+from rlstack.distributions import Normal
+from rlstack.env import CartPole, Pendulum
+from rlstack.hparams import RecurrentHparams
+from rlstack.models import ContinuousLSTM, ContinuousMLP
+
+from .helpers import parameters, update
+from .standin import like_on_a_gpu
+
+BASE = {"num_envs": 8, "horizon": 8, "seed": 1, "device": "cpu", "horizons_per_env_reset": 4}
+START = {
+    Algorithm: {**BASE, "model_config": {"hiddens": [8]}, "sgd_minibatch_size": 32},
+    RecurrentAlgorithm: {**BASE, "model_config": {"hidden_size": 8}, "sgd_minibatch_size": 8},
+}
+USED = {
+    "env_config": {"g": 3.0},
+    "horizon": 16,
+    "horizons_per_env_reset": 1,
+    "optimizer_config": {"lr": 1e-3, "weight_decay": 0.5},
+    "accumulate_grads": True,
+    "enable_amp": True,
+    "lr_schedule": [(0, 0.1)],
+    "entropy_coeff": 0.5,
+    "entropy_coeff_schedule": [(0, 0.7)],
+    "gae_lambda": 0.1,
+    "gamma": 0.2,
+    "sgd_minibatch_size": None,
+    "num_sgd_iters": 1,
+    "shuffle_minibatches": False,
+    "clip_param": 1e-4,
+    "vf_clip_param": 1e-4,
+    "dual_clip_param": 1.0001,
+    "vf_coeff": 0.1,
+    "target_kl_div": 1e-9,
+    "max_grad_norm": 1e-3,
+    "normalize_advantages": False,
+    "normalize_rewards": False,
+    "seed": 2,
+    "seq_len": 2,
+    "seqs_per_state_reset": 1,
+}
+"""With them, what is learned is something else."""
+ALONGSIDE = {
+    "lr_schedule_kind": ("interp", {"lr_schedule": [(0, 0.1), (10_000, 1e-3)]}),
+    "entropy_coeff_schedule_kind": ("interp", {"entropy_coeff_schedule": [(0, 0.7), (10_000, 0.0)]}),
+}
+"""With other options, which the comparison has too."""
+HARMLESS = {"grad_block_size": 16, "matmul_precision": "highest", "engine": "eager", "device": "cpu"}
+"""They change how it is computed, and that up to rounding."""
+REFUSED = {
+    "model_config": {"hiddens": [4], "hidden_size": 4},
+    "distribution_cls": Normal,
+    "num_envs": 4,
+    "optimizer_cls": torch.optim.SGD,
+    "normalize_observations": True,
+}
+
+
+def classes(name):
+    own = {field.name for field in fields(RecurrentHparams)} - {
+        field.name for field in fields(Algorithm.hparams_cls)
+    }
+    return [RecurrentAlgorithm] if name in own else [Algorithm, RecurrentAlgorithm]
+
+
+def cases(table):
+    return [(cls, name) for name in table for cls in classes(name)]
+
+
+def start(tmp_path, cls, **changes):
+    trainer = Trainer(
+        Pendulum,
+        algorithm_cls=cls,
+        algorithm_config={**START[cls], **changes},
+        run_dir=tmp_path / "run",
+        checkpoint_config={"every_updates": 2},
+        track=False,
+    )
+    for _ in range(2):
+        trainer.step()
+    trainer.close()
+    return tmp_path / "run"
+
+
+def go_on(run, **changes):
+    """Return a trainer that went on for two updates."""
+    trainer = Trainer.resume(run, algorithm_config=changes, track=False)
+    for _ in range(2):
+        trainer.step()
+    trainer.close()
+    return trainer
+
+
+def close(one, other):
+    return torch.allclose(parameters(one.algorithm), parameters(other.algorithm), atol=1e-5)
+
+
+def test_every_hyperparameter_is_looked_at():
+    names = {field.name for field in fields(RecurrentHparams)}
+    assert names == {*USED, *ALONGSIDE, *HARMLESS, *REFUSED, "model", "model_cls"}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Two runs, and how they go on unchanged."""
+    made = {}
+    for cls in START:
+        made[cls] = start(tmp_path_factory.mktemp(cls.__name__), cls)
+    return made, {cls: go_on(copy_of(run, tmp_path_factory)) for cls, run in made.items()}
+
+
+def copy_of(run, tmp_path_factory):
+    import shutil
+
+    home = tmp_path_factory.mktemp("copy") / "run"
+    shutil.copytree(run, home)
+    return home
+
+
+@pytest.mark.parametrize(("cls", "name"), cases(USED))
+def test_what_is_given_is_used(cls, name, runs, tmp_path_factory, half):
+    run = copy_of(runs[0][cls], tmp_path_factory)
+    if name == "enable_amp" and cls is RecurrentAlgorithm and not half:
+        pytest.skip("this CPU has no LSTM in 16 bits")
+    other = go_on(run, **{name: USED[name]})
+    assert not close(other, runs[1][cls])
+    # It says so, and a later resume uses it too.
+    said = parse((run / "config.yaml").read_text(), "")["algorithm_config"]
+    again = Trainer.resume(run, track=False)
+    again.close()
+    assert plain_values(getattr(again.algorithm.hparams, name)) == said[name] == plain_values(USED[name])
+
+
+@pytest.mark.parametrize(("cls", "name"), cases(ALONGSIDE))
+def test_kinds_of_schedules_are_used(cls, name, runs, tmp_path_factory):
+    value, others = ALONGSIDE[name]
+    with_it = go_on(copy_of(runs[0][cls], tmp_path_factory), **others, **{name: value})
+    without = go_on(copy_of(runs[0][cls], tmp_path_factory), **others)
+    assert not close(with_it, without)
+
+
+@pytest.mark.parametrize(("cls", "name"), cases(HARMLESS))
+def test_how_it_is_computed_may_change(cls, name, runs, tmp_path_factory):
+    other = go_on(copy_of(runs[0][cls], tmp_path_factory), **{name: HARMLESS[name]})
+    assert close(other, runs[1][cls])
+    assert getattr(other.algorithm.hparams, name) == HARMLESS[name]
+
+
+@pytest.mark.parametrize(("cls", "name"), cases(REFUSED))
+def test_what_can_not_change_is_refused_by_name(cls, name, runs, tmp_path_factory):
+    value = REFUSED[name]
+    if name == "model_config":
+        value = {key: each for key, each in value.items() if key in START[cls][name]}
+    run = copy_of(runs[0][cls], tmp_path_factory)
+    before = (run / "config.yaml").read_text()
+    with pytest.raises(CheckpointError, match=f"{name} is .* there and .* here.*can't be changed"):
+        Trainer.resume(run, algorithm_config={name: value}, track=False)
+    assert (run / "config.yaml").read_text() == before
+    # The same by `load`, and the trainer is as it was.
+    trainer = Trainer(Pendulum, algorithm_cls=cls, algorithm_config={**START[cls], name: value}, track=False)
+    with pytest.raises(CheckpointError, match=f"{name} is .* there and .* here"):
+        trainer.load(run / "checkpoints")
+    trainer.step()
+
+
+@pytest.mark.parametrize("cls", START)
+def test_models_of_another_class_are_refused_by_name(cls, runs, tmp_path_factory):
+    base = ContinuousMLP if cls is Algorithm else ContinuousLSTM
+    other = type("Mine", (base,), {"__module__": __name__})
+    spec = Pendulum(1)
+    for given in (
+        {"model_cls": other},
+        {"model": other(spec.observation_spec, spec.action_spec, **START[cls]["model_config"])},
+    ):
+        run = copy_of(runs[0][cls], tmp_path_factory)
+        with pytest.raises(CheckpointError, match=r"model_cls is .*Continuous\w+ there and .*Mine here"):
+            Trainer.resume(run, algorithm_config=given, track=False)
+
+
+OPTIONS = [
+    {"weight_decay": 0.5},
+    {"betas": (0.5, 0.6)},
+    {"eps": 0.1},
+    {"lr": 0.05},
+    {"amsgrad": True},
+    {"maximize": True},
+]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=lambda options: next(iter(options)))
+@pytest.mark.parametrize("way", ["resume", "load", "gpu"])
+def test_options_of_the_optimizer_are_those_that_are_given(options, way, runs, tmp_path_factory):
+    run = copy_of(runs[0][Algorithm], tmp_path_factory)
+    config = {**START[Algorithm], "optimizer_config": options}
+    if way == "resume":
+        trainer = Trainer.resume(run, algorithm_config={"optimizer_config": options}, track=False)
+    else:
+        trainer = Trainer(Pendulum, algorithm_config=config, track=False)
+        if way == "gpu":
+            like_on_a_gpu(trainer.algorithm)
+        trainer.load(run / "checkpoints")
+    [group] = trainer.algorithm.learner.optimizer.param_groups
+    [(key, value)] = options.items()
+    if "amsgrad" in options:
+        # Its state has a part more: the optimizer says so at its first step, or starts it.
+        assert group[key] == value
+        return
+    stats = trainer.step()
+    assert float(group[key]) == pytest.approx(value) if key == "lr" else group[key] == value
+    assert trainer.algorithm.params[f"optimizer_config.{key}"] == str(value)
+    assert stats["coefficients/lr"] == pytest.approx(options.get("lr", 1e-3))
+    trainer.close()
+
+
+def test_a_rate_set_by_hand_counts_and_survives(tmp_path):
+    run = start(tmp_path, Algorithm)
+    trainer = Trainer.resume(run, track=False)
+    group = trainer.algorithm.learner.optimizer.param_groups[0]
+    group["lr"], group["weight_decay"] = 1e-5, 0.25
+    assert trainer.step()["coefficients/lr"] == 1e-5
+    assert trainer.step()["coefficients/lr"] == 1e-5
+    trainer.close()
+    again = Trainer.resume(run, track=False)
+    assert again.algorithm.learner.optimizer.param_groups[0]["weight_decay"] == 0.25
+    assert again.step()["coefficients/lr"] == 1e-5
+    again.close()
+    # What is given anew goes first.
+    third = Trainer.resume(run, algorithm_config={"optimizer_config": {"lr": 0.01}}, track=False)
+    assert third.step()["coefficients/lr"] == 0.01
+    third.close()
+
+
+@pytest.mark.parametrize("how", ["replaced", "filled"])
+def test_a_rate_set_by_hand_counts_where_it_is_a_tensor(how):
+    algorithm = like_on_a_gpu(Algorithm(CartPole, **START[Algorithm]))
+    assert update(algorithm)["coefficients/lr"] == pytest.approx(1e-3)
+    [group] = algorithm.learner.optimizer.param_groups
+    place = group["lr"]
+    if how == "replaced":
+        group["lr"] = 1e-4
+    else:
+        place.fill_(1e-4)
+    assert update(algorithm)["coefficients/lr"] == pytest.approx(1e-4)
+    assert group["lr"] is place
+
+
+def test_a_rate_set_by_hand_is_named_where_a_schedule_goes_on(caplog):
+    algorithm = Algorithm(CartPole, **START[Algorithm], lr_schedule=[(0, 1e-2)])
+    update(algorithm)
+    for _ in range(3):
+        algorithm.learner.optimizer.param_groups[0]["lr"] = 1e-5
+        with caplog.at_level(logging.WARNING):
+            assert update(algorithm)["coefficients/lr"] == 1e-2
+    assert len(caplog.records) == 1
+    assert "lr_schedule" in caplog.text
+
+
+def test_fewer_horizons_between_resets_than_have_passed():
+    first = Algorithm(CartPole, **{**START[Algorithm], "horizons_per_env_reset": 8})
+    for _ in range(5):
+        update(first)
+    second = Algorithm(CartPole, **{**START[Algorithm], "horizons_per_env_reset": 2})
+    second.load_state_dict(first.state_dict())
+    assert [update(second)["env/resets"] for _ in range(4)] == [8, 0, 8, 0]
+
+
+def test_a_shorter_horizon_keeps_the_longest_time_between_resets():
+    class Short(CartPole):
+        max_horizon = 32
+
+    first = Algorithm(Short, **{**START[Algorithm], "horizon": 16, "horizons_per_env_reset": -1})
+    update(first)
+    second = Algorithm(Short, **{**START[Algorithm], "horizon": 4, "horizons_per_env_reset": -1})
+    second.load_state_dict(first.state_dict())
+    assert [update(second)["env/resets"] for _ in range(5)] == [0, 0, 0, 0, 8]
+
+
+def test_resume_auto_lists_what_it_ignores(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    options = [
+        "num_envs=8",
+        "horizon=8",
+        "device=cpu",
+        "--tracking",
+        "off",
+        "--run-dir",
+        "run",
+        "--resume",
+        "auto",
+    ]
+    runner = CliRunner()
+    first = runner.invoke(
+        main, ["train", "pendulum", *options, "gamma=0.9", "--max-updates", "1", "sgd_minibatch_size=64"]
+    )
+    assert first.exit_code == 0, first.output
+    assert "Ignored" not in first.output
+    changes = ["gamma=0.5", "model_config.hiddens=[4]", "env_config.g=3", "--algorithm", "recurrent"]
+    second = runner.invoke(main, ["train", "pendulum", *options, *changes, "--max-updates", "2"])
+    assert second.exit_code == 0, second.output
+    [line] = [line for line in second.output.splitlines() if line.startswith("Ignored")]
+    ignored = "gamma=0.5, model_config.hiddens=[4], env_config.g=3, algorithm=recurrent"
+    assert line == f"Ignored, since the run has its own: {ignored}."
+
+
+def test_checkpoints_name_what_they_were_made_with(runs):
+    path = checkpoint.numbered(runs[0][Algorithm] / "checkpoints")[0]
+    given = dict(json.loads((path / "manifest.json").read_text())["optimizer"]["dict"])["given"]
+    assert ["weight_decay", 0] in given["dict"]
