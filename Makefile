@@ -4,6 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
+# What `make bench` takes, from the command line alone: a shell may have exported LINES, a terminal's height.
+LINES :=
+AGAINST :=
+PAIRS :=
+
 .PHONY: train test test-slow test-gpu lint format prove solve bench bench-gpu clean
 
 train: $(STAMP)  ## train CartPole until it is solved
@@ -34,8 +39,10 @@ prove: $(STAMP)  ## show that what is promised of runs holds, in about 40 minute
 solve: $(STAMP)  ## train the recipes and judge them in Gymnasium's own environments
 	$(BIN)/python benchmarks/solve.py
 
-bench: $(STAMP)  ## transitions per second beside seven other libraries, resumable, about two hours in all
-	$(BIN)/python benchmarks/throughput.py --write
+bench: $(STAMP)  ## transitions per second beside seven other libraries, resumable, about two hours in all;
+# LINES="full small": these alone. AGAINST=REVISION: beside an earlier rlstack, in PAIRS=15 pairs.
+	$(BIN)/python benchmarks/$(if $(AGAINST),against.py '$(AGAINST)',throughput.py) \
+		$(if $(LINES),--lines $(LINES)) $(if $(PAIRS),--pairs $(PAIRS)) --write
 
 bench-gpu: $(STAMP)  ## whether the GPU path is right and how fast it is, in eight minutes
 	$(BIN)/python benchmarks/gpu.py --write

@@ -8,7 +8,8 @@ for rl8 and three times for the others, so that a slow minute of the machine slo
 by pair. Between them the rate of plain matrix products is measured: that is the limit.
 
 What was measured is kept in `.bench/throughput.json` as it comes, and another call goes on from there;
-`--fresh` begins anew. `--write` puts the tables under `benchmarks/results`.
+`--fresh` begins anew. `--write` puts the tables under `benchmarks/results`. `against.py` measures the same
+lines beside an earlier rlstack.
 """
 
 import argparse
@@ -21,12 +22,13 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import report
 
-HERE = Path(__file__).parent
-BENCH = HERE.parent / ".bench"
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+BENCH = ROOT / ".bench"
 STATE = BENCH / "throughput.json"
 sys.path.append(str(HERE / "contestants"))
 from common import Work  # noqa: E402 (beside the contestants, which import it in their own environments)
@@ -128,26 +130,53 @@ def python(name: str) -> Path:
     packages = PEERS[name].packages if name in PEERS else ()
     if not packages:
         return Path(sys.executable)
-    home = BENCH / name
+    return installed(BENCH / name, packages, ROOT / "constraints.txt" if "torch" in packages else None)
+
+
+def installed(home: Path, packages: tuple[str, ...], pins: Path | None) -> Path:
+    """Return the interpreter of an environment, after making it with these packages if there is none."""
     if not (home / ".installed").exists():
         print(f"installing {', '.join(packages)}", file=sys.stderr, flush=True)
         subprocess.run([sys.executable, "-m", "venv", "--clear", str(home)], check=True)
-        pins = ["-c", str(HERE.parent / "constraints.txt")] if "torch" in packages else []
-        subprocess.run([str(home / "bin" / "pip"), "install", "-q", *pins, *packages], check=True)
+        constraints = ["-c", str(pins)] if pins else []
+        subprocess.run([str(home / "bin" / "pip"), "install", "-q", *constraints, *packages], check=True)
         (home / ".installed").touch()
     return home / "bin" / "python"
 
 
 def run(name: str, work: Work) -> dict[str, float]:
     """Return what a contestant measures in a fresh process."""
-    script = PEERS[name].script if name in PEERS else "ours"
-    command = [str(python(name)), str(HERE / "contestants" / f"{script}.py"), json.dumps(asdict(work))]
-    environment = os.environ | {"PYTHONWARNINGS": "ignore", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    if name in PEERS:
+        return play(python(name), PEERS[name].script, work)
+    return play_rlstack(python(name), ROOT / "src", work)
+
+
+def play_rlstack(interpreter: Path, src: Path, work: Work) -> dict[str, float]:
+    """Return what the rlstack in `src` measures, whichever one the interpreter has installed."""
+    # An editable install leads to its own checkout, a copy in site-packages to itself: this precedes both.
+    result: dict[str, Any] = play(interpreter, "ours", work, PYTHONPATH=str(src))
+    code = Path(result.pop("code"))
+    if not code.is_relative_to(src):
+        raise RuntimeError(f"measured {code}, expected the rlstack in {src}")
+    return result
+
+
+def play(interpreter: Path, script: str, work: Work, **variables: str) -> dict[str, Any]:
+    """Return what a contestant's script says in a fresh process with these environment variables."""
+    command = [str(interpreter), str(HERE / "contestants" / f"{script}.py"), json.dumps(asdict(work))]
+    environment = os.environ | {"PYTHONWARNINGS": "ignore", "MLFLOW_DISABLE_TELEMETRY": "true"} | variables
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     if done.returncode:
-        raise RuntimeError(f"{name} failed:\n{done.stderr}")
-    result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+        raise RuntimeError(f"{script} failed with {interpreter} {variables}:\n{done.stderr}")
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return result
+
+
+def keep(path: Path, state: dict[str, Any]) -> None:
+    """Write what was measured so far; a process that is killed meanwhile leaves what was there before."""
+    beside = path.with_suffix(".new")
+    beside.write_text(json.dumps(state, indent=1) + "\n")
+    beside.replace(path)
 
 
 def missing(line: str, peers: list[str], state: dict[str, Any]) -> Iterator[str]:
@@ -173,7 +202,7 @@ def measure(line: str, peers: list[str], state: dict[str, Any]) -> None:
         ours = mine if first else None
         pair = {"ours": mine, "peer": their, "limit": limit(), "first": first}
         state.setdefault(line, {}).setdefault(peer, []).append(pair)
-        STATE.write_text(json.dumps(state, indent=1) + "\n")
+        keep(STATE, state)
         ratio = mine["rate"] / their["rate"]
         print(f"{line} {peer} {mine['rate']:,.0f} / {their['rate']:,.0f} = {ratio:.2f}", flush=True)
 
@@ -223,8 +252,15 @@ def table(line: str, peers: dict[str, list[dict[str, Any]]]) -> list[str]:
     return [*lines, ""]
 
 
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong with the command line in one sentence."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}\n")
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--lines", nargs="+", choices=LINES, default=list(LINES))
     parser.add_argument("--peers", nargs="+", choices=PEERS, default=list(PEERS))
     parser.add_argument("--fresh", action="store_true", help="forget what was measured before")

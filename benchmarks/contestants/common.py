@@ -109,8 +109,8 @@ class Clock:
         self._start = now
         return len(self.iterations) >= self.work.warm_up + self.work.iterations
 
-    def report(self) -> None:
-        """Print the result for the parent process."""
+    def report(self, **about: str) -> None:
+        """Print the result for the parent process, with what is to be said about it."""
         counted = self.iterations[self.work.warm_up :]
         seconds = sum(sum(iteration.values()) for iteration in counted)
         collect = sum(iteration["collect"] for iteration in counted)
@@ -120,6 +120,7 @@ class Clock:
             "collect": collect / seconds,
             "start_up": sum(self.iterations[0].values()),
             "memory": peak - self.imported,
+            **about,
         }
         print(json.dumps(result))
 
@@ -141,11 +142,11 @@ def memory_now() -> int:
     return pages * resource.getpagesize()
 
 
-def main(play: Callable[[Work, Clock], None]) -> None:
+def main(play: Callable[[Work, Clock], None], **about: str) -> None:
     """Read the work from the command line, let the contestant play, and print the result."""
     values = json.loads(sys.argv[1])
     values["hiddens"] = tuple(values.get("hiddens", Work.hiddens))
     work = Work(**values)
     clock = Clock(work)
     play(work, clock)
-    clock.report()
+    clock.report(**about)

@@ -5,6 +5,7 @@ from typing import Any
 from common import Clock, Simulation, Work, iterate, main
 from tensordict import TensorDict
 
+import rlstack
 from rlstack import Algorithm, RecurrentAlgorithm
 from rlstack.env import ContinuousDummyEnv, DiscreteDummyEnv, Env
 from rlstack.specs import Categorical, Unbounded
@@ -36,4 +37,4 @@ def play(work: Work, clock: Clock) -> None:
 
 
 if __name__ == "__main__":
-    main(play)
+    main(play, code=rlstack.__file__)
