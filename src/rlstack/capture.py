@@ -1,15 +1,14 @@
 """Programs of tensor operations that are recorded once and replayed, where that is proved to be the same."""
 
-import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, final
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from .data import random_state, set_random_state
 from .holdings import CaptureError
 
 ROUNDS = 2
@@ -93,12 +92,13 @@ def capture(program: Program, recording: Recording) -> Any:
     """
     program.check()
     tensors = program.storage()
-    start, chance = [tensor.clone() for tensor in tensors], _random_states()
+    device = tensors[0].device
+    start, chance = [tensor.clone() for tensor in tensors], random_state(device)
 
     def restart() -> None:
         for tensor, value in zip(tensors, start, strict=True):
             tensor.copy_(value)
-        _set_random_states(chance)
+        set_random_state(chance, device)
 
     def rounds(play: Callable[[], Any]) -> list[list[Tensor]]:
         left = []
@@ -153,17 +153,3 @@ def _no_waiting() -> Iterator[None]:
         yield
     finally:
         torch.cuda.set_sync_debug_mode(before)
-
-
-def _random_states() -> tuple[Any, ...]:
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else None
-    return torch.get_rng_state(), cuda, random.getstate(), np.random.get_state()  # noqa: NPY002 (what is drawn from)
-
-
-def _set_random_states(states: tuple[Any, ...]) -> None:
-    cpu, cuda, python, numpy = states
-    torch.set_rng_state(cpu)
-    if cuda is not None:
-        torch.cuda.set_rng_state_all(cuda)
-    random.setstate(python)
-    np.random.set_state(numpy)  # noqa: NPY002 (what is drawn from)
