@@ -52,8 +52,8 @@ class Hparams:
     optimizer_cls: Callable[..., torch.optim.Optimizer] = torch.optim.Adam
     """Class of the optimizer."""
     optimizer_config: dict[str, Any] | None = None
-    """Options handed to `optimizer_cls`, with `lr` 1e-3 by default; where there is no schedule, `lr` may be set
-    on `learner.optimizer` later."""
+    """Options handed to `optimizer_cls`, with `lr` 1e-3 by default; without a schedule, `lr` may be set on
+    `learner.optimizer` later."""
     accumulate_grads: bool = False
     """Make one optimizer step per SGD iteration, from the gradients of all its minibatches."""
     enable_amp: bool = False
