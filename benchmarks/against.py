@@ -10,7 +10,8 @@ its own constraints. Each process says which rlstack it has imported; any but th
 Each measurement is a fresh process. They come in pairs, and which one goes first alternates. A line is slower
 or faster if an exact 95 % interval of its ratio (see `interval`) doesn't hold 1. Choose the number of pairs
 beforehand: adding some until there is a verdict finds differences that don't exist. By chance alone, one of
-four unchanged lines gets a verdict in nearly every fifth table.
+four unchanged lines gets a verdict in nearly every fifth table. "No difference shown" isn't "as fast": the
+interval tells how much slower it may still be, and a busy machine makes it wide.
 
 What was measured is kept in `.bench/against` as it comes, and another call goes on from there, as long as
 neither `src` nor the work has changed; `--fresh` begins anew. `--write` puts the table under
