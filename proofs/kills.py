@@ -54,10 +54,17 @@ def kill_often(directory: Path, count: int, seed: int, updates: int = UPDATES) -
     process = start(whole, seed, updates)
     if process.wait() != 0:
         return {**found, "held": False, "faults": [end_of(process, whole)]}
-    while found["kills"] < count or 2 * found["while_saving"] < count:
+
+    def is_enough() -> bool:
+        return bool(found["kills"] >= count and 2 * found["while_saving"] >= count)
+
+    while not is_enough():
         parts = directory / f"parts-{found['trainings']}"
         while True:
             process = start(parts, seed, updates)
+            if is_enough():
+                # It may end.
+                break
             saving = 2 * found["while_saving"] <= found["kills"]
             killed = kill(process, parts / "checkpoints", chance, saving=saving)
             if killed is None:

@@ -171,34 +171,47 @@ def stubbed(directory: Path) -> Iterator[tuple[Stub, list[subprocess.Popen[bytes
         stop_server(servers[0])
 
 
-def prove(directory: Path, seconds: float = 4.0) -> dict[str, Any]:
-    """Train through outages of all kinds; return what was lost, and what tracking cost."""
+OUTAGES = (("pass", "refuse", "pass", "500", "lose", "pass"), ("hang", "pass", "lose"), ("refuse",))
+"""What the server does during each training, one after the other; three in a row end in a kill."""
+
+
+def prove(
+    directory: Path,
+    seconds: float = 4.0,
+    trainings: tuple[tuple[str, ...], ...] = OUTAGES,
+    *,
+    restart: bool = True,
+) -> dict[str, Any]:
+    """Train through outages of all kinds; return what was lost, and what tracking cost.
+
+    Args:
+        directory: Where to train.
+        seconds: How long each outage lasts.
+        trainings: The outages of each training.
+        restart: Whether to train once more, while the server itself is killed and started again.
+    """
     faults, shares = [], []
     with stubbed(directory) as (stub, servers, port):
         uri = f"http://{HOST}:{stub.server_address[1]}"
         run = directory / "run"
-        for modes in (
-            ("pass", "refuse", "pass", "500", "lose", "pass"),
-            ("hang", "pass", "lose"),
-            ("refuse",),
-        ):
+        for modes in trainings:
             process = start_training(run, uri)
             for mode in modes:
                 stub.mode = mode
                 time.sleep(seconds)
             said = end_training(process, kill=len(modes) == 3)
             shares += [said] if said else []
-        # The server itself is killed while training goes on, and started again.
         stub.mode = "pass"
-        process = start_training(run, uri)
-        time.sleep(seconds)
-        stop_server(servers[0])
-        time.sleep(seconds)
-        servers[0] = start_server(directory, port)
-        time.sleep(seconds)
-        stub.mode = "500"
-        shares.append(end_training(process))
-        stub.mode = "pass"
+        if restart:
+            process = start_training(run, uri)
+            time.sleep(seconds)
+            stop_server(servers[0])
+            time.sleep(seconds)
+            servers[0] = start_server(directory, port)
+            time.sleep(seconds)
+            stub.mode = "500"
+            shares.append(end_training(process))
+            stub.mode = "pass"
         synced = [synchronize(run, uri) for _ in range(2)]
         faults += [fault for fault in (*synced, *compare(run, uri)) if fault]
         rows = sum(1 for _ in read_rows(run / JOURNAL))

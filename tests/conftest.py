@@ -1,8 +1,10 @@
 import contextlib
 import os
+import shutil
 
 import pytest
 import torch
+from filelock import FileLock
 
 from rlstack import device
 
@@ -35,16 +37,21 @@ def half(monkeypatch):
 
 
 @pytest.fixture(scope="session")
-def mlflow_uri(tmp_path_factory):
-    """A real MLflow SQLite store, made once per test process."""
+def mlflow_uri(tmp_path_factory, worker_id):
+    """A real MLflow SQLite store of this test process; MLflow makes its tables once for all of them."""
     import mlflow
 
     directory = tmp_path_factory.mktemp("mlflow")
-    uri = f"sqlite:///{directory}/mlflow.db"
-    # Models are kept below the directory in which the store is made.
-    with contextlib.chdir(directory):
-        mlflow.MlflowClient(uri).search_experiments()
-    return uri
+    # Test processes share the directory above their own.
+    shared = tmp_path_factory.getbasetemp().parent if worker_id != "master" else directory
+    with FileLock(shared / "tables.lock"):
+        if not (shared / "tables.db").exists():
+            # Models are kept below the directory in which the store is made.
+            with contextlib.chdir(shared):
+                mlflow.MlflowClient(f"sqlite:///{shared}/tables.new").search_experiments()
+            (shared / "tables.new").rename(shared / "tables.db")
+    shutil.copy(shared / "tables.db", directory / "mlflow.db")
+    return f"sqlite:///{directory}/mlflow.db"
 
 
 @pytest.fixture
