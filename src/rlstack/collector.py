@@ -14,7 +14,7 @@ from .data import OBS, RETURN_STATS, REWARD_STATS, REWARDS, Config, NonFiniteErr
 from .env.base import EnvError, checked_reset, checked_step, env_state, load_env_state
 from .hparams import Hparams, RecurrentHparams
 from .passes import Passes
-from .trees import copy_into, same
+from .trees import copy_into, detached, same
 
 _SPIKE = 1e6
 """How many times as large as others a reward is that gets named."""
@@ -93,7 +93,7 @@ class Collector:
             "sequences": self._sequences,
             "horizons_since_reset": self._horizons_since_reset,
             "horizon": self.buffer.horizon,
-            "env_config": self.env_config,
+            "env_config": detached(self.env_config),
             "env": env_state(self.env),
         }
 

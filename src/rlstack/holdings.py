@@ -104,6 +104,7 @@ class Holdings:
                 return path
         return next((path for path in (*self._tensors, *self._values) if path not in now), None)
 
+    @torch.no_grad()
     def rebind(self) -> None:
         """Copy tensors that have been replaced to where the first ones are, and put those back.
 

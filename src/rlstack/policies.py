@@ -14,6 +14,7 @@ from .distributions import Distribution, check_bounds, default_distribution
 from .models import Model, RecurrentModel
 from .moments import ObservationNormalizer
 from .policy_file import PolicyFileError
+from .trees import detached
 
 
 class _Policy(nn.Module, ABC):
@@ -108,7 +109,7 @@ class _Policy(nn.Module, ABC):
         """Return what `act` does, unchecked."""
         features, values, state = self.forward_step(obs, state)
         drawn, logp, actions = self.draw(features, deterministic=deterministic)
-        return PolicyStep(actions, logp, values, state, drawn)
+        return PolicyStep(*detached((actions, logp, values, state, drawn)))
 
     def forward_step(
         self, obs: Batch, state: TensorDict | None

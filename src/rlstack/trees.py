@@ -88,6 +88,18 @@ def unpack(packed: Any, tensors: Mapping[str, Tensor]) -> Any:
     raise ValueError(f"{str(packed)[:80]} is no packed value")
 
 
+def detached(tree: Any) -> Any:
+    """Return nested values whose tensors don't require grad; those that didn't are the same ones."""
+    if isinstance(tree, Tensor | TensorDict):
+        return tree.detach() if tree.requires_grad else tree
+    if isinstance(tree, Mapping):
+        return {key: detached(value) for key, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        values = [detached(value) for value in tree]
+        return values if isinstance(tree, list) else tuple(values)
+    return tree
+
+
 def _key(key: Any) -> Any:
     if not isinstance(key, str | int | float | bool | tuple | None):
         raise ValueError(f"a {type(key).__name__} is no key")
@@ -106,6 +118,7 @@ def same(one: object, other: object) -> bool:
     return np.ndim(equal) == 0 and bool(equal)
 
 
+@torch.no_grad()
 def copy_into(source: Any, target: Tensor | TensorDict) -> None:
     """Copy a tensor, or a dictionary or TensorDict of them, leaf by leaf."""
     if isinstance(target, Tensor):

@@ -13,6 +13,7 @@ from torch import Tensor
 from .. import specs
 from ..data import OBS, REWARDS, Batch, Config, Device
 from ..hparams import did_you_mean
+from ..trees import detached
 
 
 class EnvError(ValueError):
@@ -26,6 +27,8 @@ class Env(ABC):
 
     An environment that isn't reset in every `collect` should have `state_dict`, which returns its state as
     tensors and plain values, and `load_state_dict`, which takes it over: a run can be resumed exactly then.
+
+    It may compute with gradients of its own: what it returns is taken without them, and so are its actions.
 
     Args:
         num_envs: How many simulations, B.
@@ -125,7 +128,7 @@ def checked_reset(env: Any, num_envs: int, config: Config | None, device: torch.
     with _faults(f"{type(env).__name__}.reset"):
         obs = env.reset(config=config)
     _check_obs(env, obs, num_envs, "reset", device)
-    return obs
+    return detached(obs)
 
 
 def checked_step(
@@ -145,7 +148,7 @@ def checked_step(
     """
     name = type(env).__name__
     with _faults(f"{name}.step (step {step} of the horizon)"):
-        out = env.step(action)
+        out = env.step(detached(action))
     try:
         if isinstance(out, Tensor):
             raise TypeError
@@ -159,7 +162,7 @@ def checked_step(
     spec = _reward_spec(rewards.dtype if floating else torch.get_default_dtype())
     if problem := specs.mismatch(rewards, spec, num_envs, REWARDS, device):
         raise EnvError(f"{name}.step (step {step} of the horizon): {problem}")
-    return obs, rewards
+    return detached(obs), detached(rewards)
 
 
 def env_state(env: Any) -> dict[str, Any] | None:
@@ -171,7 +174,7 @@ def env_state(env: Any) -> dict[str, Any] | None:
     if not callable(getattr(env, "state_dict", None)) or not callable(getattr(env, "load_state_dict", None)):
         return None
     with _faults(f"{type(env).__name__}.state_dict"):
-        return dict(env.state_dict())
+        return dict(detached(env.state_dict()))
 
 
 def load_env_state(env: Any, state: Config) -> None:
