@@ -383,12 +383,37 @@ class TestResume:
         assert first == again
         assert first["returns/mean"] != other["returns/mean"]
         assert first["returns/mean"] != longer["returns/mean"]
-        assert (first["steps"], short["steps"], first["num_envs"]) == (8, 3, 4)
+        assert (first["steps"], short["steps"], first["num_envs"]) == (80, 3, 4)
         shown = CliRunner().invoke(main, ["eval", str(out)]).output
         assert re.search(r"^returns/mean +[\d.]+$", shown, re.MULTILINE)
         faults = CliRunner().invoke(main, ["eval", str(out), "mas_pole=0.9"])
         assert faults.exit_code == 3
         assert "did you mean masspole" in faults.output
+
+
+    def test_eval_takes_no_more_steps_than_an_environment_allows(self, tmp_path):
+        Trainer(Brief, algorithm_config=BRIEF, run_dir=tmp_path / "out", track=False).save()
+        result = CliRunner().invoke(main, ["eval", str(tmp_path / "out"), "--json"])
+        assert result.exit_code == 0, result.output
+        assert json.loads(result.output)["steps"] == 20
+
+
+class Brief(CartPole):
+    """Can't go on for longer than it says."""
+
+    max_horizon = 20
+
+    def reset(self, *, config=None):
+        self.taken = 0
+        return super().reset(config=config)
+
+    def step(self, action):
+        self.taken += 1
+        assert self.taken <= self.max_horizon
+        return super().step(action)
+
+
+BRIEF = {"num_envs": 8, "horizon": 8, "model_config": {"hiddens": [8]}, "device": "cpu"}
 
 
 class TestConfig:

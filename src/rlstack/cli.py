@@ -152,7 +152,7 @@ def train(
 @click.argument("checkpoint", metavar="CKPT", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.argument("options", metavar="[KEY=VALUE]...", nargs=-1)
 @click.option("--num-envs", type=click.IntRange(min=1), default=64, show_default=True, help="Environments.")
-@click.option("--steps", type=click.IntRange(min=1), help="Steps of each. [the run's horizon]")
+@click.option("--steps", type=click.IntRange(min=1), help="Steps of each. [10 horizons]")
 @click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the environments' chance."
 )

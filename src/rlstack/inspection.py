@@ -12,8 +12,12 @@ from .config import find_class
 from .data import RETURN_STATS, REWARD_STATS, keep_random_state
 from .device import resolve_device
 from .env.base import EnvFactory, checked_reset, checked_step, make_env
+from .env.checks import most_steps
 from .policies import Policy, RecurrentPolicy
 from .run_options import read_config
+
+_HORIZONS = 10
+"""How many to judge a policy by: what goes wrong after the horizon it was trained on shows only later."""
 
 
 def find_checkpoint(path: Path) -> Path:
@@ -66,7 +70,7 @@ def evaluate(
         env_cls: The environment's class, if its name in the run's config.yaml doesn't do.
         env_config: Options of the environments that differ from the run's.
         num_envs: How many environments.
-        steps: How many steps of each; None as many as a horizon had.
+        steps: How many steps of each; None is ten horizons, or the environment's `max_horizon` if that is less.
         seed: Of the environments' random numbers.
         device: Where to simulate.
 
@@ -91,7 +95,7 @@ def evaluate(
         config_ = {**(options.get("env_config") or {}), **env_config}
         env = make_env(env_cls, num_envs, config_ or None, device_)
         obs, state, rewards = checked_reset(env, num_envs, None, device_), policy.initial_state(num_envs), []
-        for t in range(steps or options["horizon"]):
+        for t in range(steps or most_steps(env, _HORIZONS * options["horizon"])):
             step = policy.act(obs, state, deterministic=True)
             obs, reward = checked_step(env, num_envs, step.actions, t, device_)
             state = step.state
