@@ -34,7 +34,7 @@ COLLECT_KEYS |= {"env/resets", "env/steps", "profiling/collect_ms"}
 STEP_KEYS = {f"losses/{name}" for name in ("policy", "vf", "entropy", "total")}
 STEP_KEYS |= {f"coefficients/{name}" for name in ("entropy", "vf", "lr")}
 STEP_KEYS |= {f"monitors/{name}" for name in ("kl_div", "clip_fraction", "explained_variance", "grad_norm")}
-STEP_KEYS |= {"profiling/step_ms"}
+STEP_KEYS |= {"profiling/step_ms", "monitors/bootstrap_gap"}
 
 
 class Counter(Env):

@@ -390,7 +390,6 @@ class TestResume:
         assert faults.exit_code == 3
         assert "did you mean masspole" in faults.output
 
-
     def test_eval_takes_no_more_steps_than_an_environment_allows(self, tmp_path):
         Trainer(Brief, algorithm_config=BRIEF, run_dir=tmp_path / "out", track=False).save()
         result = CliRunner().invoke(main, ["eval", str(tmp_path / "out"), "--json"])

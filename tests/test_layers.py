@@ -10,7 +10,8 @@ import rlstack
 SOURCE = Path(rlstack.__file__).parent
 ORDER = """
     data rows specs moments schedulers hparams distributions encoders models files journal trees
-    policy_file policies params policy_check watch env.base env.dummy env.classic env buffer ppo advantages
+    policy_file policies params policy_check watch horizon_watch
+    env.base env.dummy env.classic env buffer ppo advantages
     device workers passes kernels.base kernels.mlp kernels.lstm kernels.outputs kernels.passes kernels
     collector optimizers learner holdings capture engine recorded algorithm env.checks env.check config
     checkpoint run_options tracked_run run_dir guards conditions tracking sync signals trainer

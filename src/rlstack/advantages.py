@@ -62,7 +62,10 @@ class Advantages:
         self._discounted.copy_(self._next_discounted)
 
     def estimate(self) -> Tensor:
-        """Put advantages and returns into the sequences; return how much of these the values explain, []."""
+        """Put advantages and returns into the sequences; return what is to be monitored of the values, [2].
+
+        That is how much of the returns they explain, and their gap at the horizon's end.
+        """
         hp, buffer = self.hparams, self._buffer
         rewards, values = buffer.rewards.squeeze(-1).T, buffer.values.squeeze(-1).T
         if hp.normalize_rewards:
@@ -70,10 +73,11 @@ class Advantages:
             rewards = rewards / torch.where(scale < SMALLEST_SCALE, 1.0, scale).to(rewards.dtype)
         advantages, returns = ppo.gae(rewards, values, gamma=hp.gamma, gae_lambda=hp.gae_lambda)
         explained_variance = ppo.explained_variance(values[:, :-1], returns)
+        bootstrap_gap = ppo.bootstrap_gap(values, returns)
         if hp.normalize_advantages:
             advantages = ppo.normalize(advantages)
         self._sequences.fill(advantages, returns)
-        return explained_variance
+        return torch.stack([explained_variance, bootstrap_gap])
 
     def state_dict(self) -> dict[str, Any]:
         """Return what the next horizon needs of those before it."""

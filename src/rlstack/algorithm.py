@@ -21,6 +21,7 @@ from .data import Config, Stats
 from .device import memory_advice, resolve_device, without_emulation
 from .engine import default_block_size, make_passes, make_recorder
 from .env.base import EnvFactory, make_env
+from .horizon_watch import HorizonWatch
 from .hparams import Hparams, RecurrentHparams
 from .learner import Learner
 from .params import describe_params
@@ -60,6 +61,7 @@ class _PPO(ABC):
         recorder = make_recorder(self.hparams, self.device)
         self._recorded = Recorded(self.collector, self.learner, self.advantages, self._sequences, recorder)
         self._watch = PolicyWatch(self.policy)
+        self._horizon_watch = HorizonWatch(self.hparams, getattr(self.env, "max_horizon", None))
         hp = self.hparams
         self.lr_scheduler = hp.lr_schedule and scheduler(0.0, hp.lr_schedule, hp.lr_schedule_kind)
         """None leaves the optimizer's own learning rate, which may be set by hand."""
@@ -138,7 +140,7 @@ class _PPO(ABC):
         scheduled = self.lr_scheduler(self.env_steps) if self.lr_scheduler else None
         entropy_coeff = self.entropy_scheduler(self.env_steps)
         with self.passes.threads(hp.num_envs * hp.horizon), memory_advice(hp, "step"):
-            explained_variance = self._recorded.make_targets()
+            monitors = self._recorded.make_targets()
             sequences, total = self._sequences, len(self._sequences)
             size = total if hp.accumulate_grads else hp.minibatch_size(total)
             lr = self.learner.begin(lr=scheduled, entropy_coeff=entropy_coeff)
@@ -147,11 +149,11 @@ class _PPO(ABC):
                     if not self.learner.cancelled:
                         self.learner.step(sequences, index)
             self._absorb_observations()
-            *losses, grad_norm, explained = self.learner.summary(explained_variance)
+            numbers = self.learner.summary(monitors)
+        stats = dict(zip(data.UPDATE_STATS, numbers, strict=True))
+        self._horizon_watch.look(stats, is_last=self.collector.is_last)
         return {
-            **dict(zip(data.LOSS_STATS, losses, strict=True)),
-            data.GRAD_NORM: grad_norm,
-            data.EXPLAINED_VARIANCE: explained,
+            **stats,
             "coefficients/lr": lr,
             "coefficients/entropy": entropy_coeff,
             "coefficients/vf": hp.vf_coeff,
@@ -166,7 +168,7 @@ class _PPO(ABC):
             deterministic: Whether the policy acts without chance.
 
         Returns:
-            The statistics `returns/…` and `rewards/…` of that horizon.
+            The statistics `returns/…` and `rewards/…` of that horizon; `rlstack eval` judges by ten of them.
 
         Raises:
             EnvError, NonFiniteError: As `collect`.

@@ -76,6 +76,11 @@ class Collector:
         """How many sequences the recurrent state has lasted, as far as that decides when it is reset."""
         return self._sequences if self._seqs_per_state_reset > 0 else 0
 
+    @property
+    def is_last(self) -> bool:
+        """Whether the environments are reset after the horizon at hand."""
+        return self._is_due(self._horizons_since_reset)
+
     def tensors(self) -> list[Tensor]:
         """Return all that a rollout changes, the environment's tensors excepted."""
         state = [] if self._state is None else list(self._state.values(True, True))

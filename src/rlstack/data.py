@@ -41,10 +41,11 @@ RETURN_STATS = tuple(f"returns/{name}" for name in SUMMARY)
 """Of the sum of rewards over a horizon, over environments."""
 REWARD_STATS = tuple(f"rewards/{name}" for name in SUMMARY)
 """Of the reward of one step, over environments and steps."""
+VF_LOSS = "losses/vf"
 LOSS_STATS = (
     "losses/total",
     "losses/policy",
-    "losses/vf",
+    VF_LOSS,
     "losses/entropy",
     "monitors/kl_div",
     "monitors/clip_fraction",
@@ -52,6 +53,9 @@ LOSS_STATS = (
 """In the order of `rlstack.ppo.PPOLoss`."""
 GRAD_NORM = "monitors/grad_norm"
 EXPLAINED_VARIANCE = "monitors/explained_variance"
+BOOTSTRAP_GAP = "monitors/bootstrap_gap"
+UPDATE_STATS = (*LOSS_STATS, GRAD_NORM, EXPLAINED_VARIANCE, BOOTSTRAP_GAP)
+"""What is read back of an update, in this order."""
 ENV_STEPS = "env/steps"
 ENV_RESETS = "env/resets"
 ENV_TOTAL_STEPS = "env/total_steps"

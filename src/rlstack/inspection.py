@@ -70,7 +70,7 @@ def evaluate(
         env_cls: The environment's class, if its name in the run's config.yaml doesn't do.
         env_config: Options of the environments that differ from the run's.
         num_envs: How many environments.
-        steps: How many steps of each; None is ten horizons, or the environment's `max_horizon` if that is less.
+        steps: How many steps of each; None is ten horizons, at most the environment's `max_horizon`.
         seed: Of the environments' random numbers.
         device: Where to simulate.
 

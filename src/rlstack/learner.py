@@ -233,13 +233,13 @@ class Learner:
         All are read back at once.
 
         Args:
-            others: []. Whatever else is to be read back.
+            others: [...]. Whatever else is to be read back.
 
         Raises:
             NonFiniteError: If a loss or a gradient was not finite; that step was not made, nor any after it.
         """
         records = self.records()
-        extra = [other.view(1).to(records.dtype) for other in others]
+        extra = [other.flatten().to(records.dtype) for other in others]
         flat = torch.cat([records.flatten(), *extra]).tolist()
         width = records.shape[1]
         steps = [StepRecord(*flat[row * width : (row + 1) * width]) for row in range(len(records))]

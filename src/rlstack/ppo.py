@@ -84,6 +84,20 @@ def explained_variance(values: Tensor, returns: Tensor) -> Tensor:
     return torch.where(variance > 0, share, torch.zeros_like(share)).to(returns.dtype)
 
 
+def bootstrap_gap(values: Tensor, returns: Tensor) -> Tensor:
+    """Return how far values at a horizon's end are from those before: (mean V_T − mean V_t<T) / Std[R], [].
+
+    Where the returns don't vary there is no unit to measure in, and the result is 0.
+
+    Args:
+        values: [B, T + 1]. Value of the observation at t; the last one bootstraps.
+        returns: [B, T]. Targets of the values.
+    """
+    deviation = returns.to(torch.float64).std(correction=0)
+    gap = (values[:, -1].mean() - values[:, :-1].mean()) / deviation
+    return torch.where(deviation > 0, gap, torch.zeros_like(gap)).to(values.dtype)
+
+
 class PPOLoss(NamedTuple):
     """The loss of some rows and what it is made of, each a mean over the rows, []."""
 

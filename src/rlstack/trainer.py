@@ -189,7 +189,7 @@ class Trainer:
     def eval(self, *, env_config: Config | None = None, deterministic: bool = True) -> Stats:
         """Return `returns/…` and `rewards/…` of a horizon in environments of its own, training undisturbed.
 
-        Its arguments are those of `Algorithm.eval`.
+        Its arguments are those of `Algorithm.eval`; `rlstack eval` judges by ten horizons.
         """
         return self.algorithm.eval(env_config=env_config, deterministic=deterministic)
 
