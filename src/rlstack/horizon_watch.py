@@ -45,8 +45,8 @@ class HorizonWatch:
         if self._in_a_row >= _PATIENCE:
             self._said = True
             _log.warning(
-                "%s is %.2g, beyond ±%g, and %s is %.2g, above %g, for %d resets in a row: simulations are reset "
-                "after %d steps, so the values of what comes later are never trained, and run away; %s",
+                "%s is %.2g, beyond ±%g, and %s is %.2g, above %g, for %d resets in a row: simulations are "
+                "reset after %d steps, so the values of what comes later are never trained, and run away; %s",
                 BOOTSTRAP_GAP,
                 stats[BOOTSTRAP_GAP],
                 _LARGE_GAP,
