@@ -4,6 +4,7 @@ import runpy
 from pathlib import Path
 
 import pytest
+import torch
 
 EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.py"))
 
@@ -19,3 +20,48 @@ def test_hidden_velocity(capsys):
     # Blind policies overshoot for good; 30 updates are enough to see the difference.
     assert sighted < 0.6 * blind
     assert "Mean distance to the target" in capsys.readouterr().out
+
+
+def test_quadrotor_is_an_environment_that_flies():
+    from rlstack.env import check_env
+
+    quadrotor = runpy.run_path(str(EXAMPLES[0].with_name("quadrotor.py")))["Quadrotor"]
+    assert [finding.said for finding in check_env(quadrotor).findings if finding.level != "ok"] == []
+    env = quadrotor(4)
+    env.reset()
+    env.position, env.velocity, env.spin = torch.zeros(3, 4, 3)
+    for _ in range(10):
+        # A quarter of the weight each keeps it where it is.
+        assert torch.equal(env.step(torch.ones(4, 4))["rewards"], torch.ones(4, 1))
+    more = torch.tensor(
+        [[1.5, 1.5, 1.5, 1.5], [0.5, 0.5, 0.5, 0.5], [1.5, 1.5, 0.5, 0.5], [0.5, 1.5, 1.5, 0.5]]
+    )
+    for _ in range(5):
+        out = env.step(more)
+    axes = env.rotation
+    assert torch.allclose(axes.mT @ axes, torch.eye(3).expand(4, 3, 3), atol=1e-5)
+    assert torch.allclose(torch.linalg.det(axes), torch.ones(4))
+    assert env.position[0, 2] > 0 > env.position[1, 2]
+    # Those with more thrust on one side roll and pitch, and slide to where their tops point.
+    assert axes[2, 1, 2] < -0.1 < axes[3, 0, 2]
+    assert env.position[2, 1] < 0 < env.position[3, 0]
+    assert (out["rewards"] < 1).all()
+
+
+def test_quadrotor(capsys):
+    quadrotor = runpy.run_path(str(EXAMPLES[0].with_name("quadrotor.py")))
+    results = quadrotor["main"](2, num_envs=16, horizon=4, sgd_minibatch_size=None)
+    assert list(results) == [1, 8]
+    assert all(0 < reward < 1 for both in results.values() for reward in both)
+    printed = capsys.readouterr().out
+    assert printed.count("monitors/bootstrap_gap") == 4
+    assert printed.count("over 300 steps") == 2
+
+
+@pytest.mark.slow
+def test_quadrotor_hovers_if_it_is_not_reset_after_every_horizon(caplog):
+    main = runpy.run_path(str(EXAMPLES[0].with_name("quadrotor.py")))["main"]
+    results = main()
+    assert results[1][1] < 0.2 < 0.8 < results[8][1]
+    [said] = [entry.getMessage() for entry in caplog.records]
+    assert "set horizons_per_env_reset=8" in said
