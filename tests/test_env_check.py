@@ -9,6 +9,7 @@ import torch
 from click.testing import CliRunner
 from proofs import envs
 
+from rlstack import Algorithm
 from rlstack.cli import main
 from rlstack.env import CartPole, ContinuousDummyEnv, DiscreteDummyEnv, EnvError, MountainCar, Pendulum
 from rlstack.env.check import EnvChecks, check_env
@@ -33,6 +34,27 @@ def test_little_is_to_be_said_of_ours(env_cls):
     # These hand out what they go on writing into.
     reused = env_cls in (ContinuousDummyEnv, DiscreteDummyEnv)
     assert said.keys() == ({"ownership"} if reused else set())
+
+
+@pytest.mark.parametrize(
+    ("most", "said"),
+    [
+        (None, "every 32 steps: if the task lasts longer, set horizons_per_env_reset=8 or a longer horizon"),
+        (100, "every 32 steps: if the task lasts longer, set horizons_per_env_reset=3 or a longer horizon"),
+        (20, "every 20 steps: its max_horizon is 20"),
+    ],
+)
+def test_the_report_says_how_long_simulations_last(most, said):
+    class Brief(CartPole):
+        max_horizon = most
+
+    resets = check_env(Brief).resets
+    assert resets == f"By default all simulations are reset {said}"
+    # It is what an algorithm does.
+    steps = int(re.search(r"every (\d+) steps", resets)[1])
+    algorithm = Algorithm(Brief, num_envs=2, device="cpu")
+    assert algorithm.hparams.horizon * algorithm.hparams.horizons_per_env_reset == steps
+    assert [algorithm.collect()["env/resets"] for _ in range(2)] == [2, 2]
 
 
 @pytest.mark.parametrize("case", envs.CASES, ids=lambda case: case.name)
@@ -203,6 +225,7 @@ def test_command(tmp_path):
     assert result.exit_code == 0, result.output
     assert "ok     training" in result.output
     assert "transitions/s without a policy" in result.output
+    assert "By default all simulations are reset every 32 steps: if the task lasts longer" in result.output
     result = run("proofs.envs:Sound", "--json")
     assert json.loads(result.output)["env"] == "Sound"
     result = run("cartpole", "lngth=0.7")

@@ -44,6 +44,7 @@ def check(env: str, options: tuple[str, ...], num_envs: int, steps: int, device:
             click.echo(f"{finding.level:<6} {finding.name:<13} {finding.said or finding.looked_at}")
         if report.transitions_per_second is not None:
             click.echo(f"Sound: {report.transitions_per_second:,.0f} transitions/s without a policy.")
+            click.echo(f"{report.resets}.")
     if report.faults:
         sys.exit(ENVIRONMENT)
 

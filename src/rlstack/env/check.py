@@ -12,6 +12,7 @@ import torch
 
 from ..data import Config, Device, NonFiniteError, keep_random_state
 from ..device import resolve_device
+from ..hparams import Hparams
 from . import checks
 from .base import EnvError, EnvFactory, checked_step
 from .checks import Subject
@@ -35,6 +36,8 @@ CHECKS: Final[dict[str, Check]] = {
 _FIRST: Final = ("construction", "reset", "steps")
 """Those without which the others make no sense."""
 _MANY_ENVS: Final = 4096
+_RESETS: Final = 8
+"""How many horizons between resets to advise."""
 _TIMED: Final = 0.5
 """How long to measure the speed, s."""
 
@@ -63,6 +66,8 @@ class Report:
     findings: tuple[Finding, ...]
     transitions_per_second: float | None = None
     """Of the environment alone, with 4,096 simulations if it takes as many; None if it has faults."""
+    resets: str = ""
+    """How long simulations last by default, and what to set for longer; empty if it has faults."""
 
     @property
     def faults(self) -> list[str]:
@@ -121,7 +126,8 @@ def check_env(
         sound = all(finding.level != "fault" for finding in findings)
         many = replace(subject, num_envs=_MANY_ENVS)
         speed = (_speed(many) or _speed(subject)) if sound else None
-    return Report(name, tuple(findings), speed)
+        resets = _resets(subject, name) if sound else ""
+    return Report(name, tuple(findings), speed, resets)
 
 
 class EnvChecks:
@@ -165,6 +171,16 @@ def _find(title: str, check: Check, subject: Subject) -> Finding:
     except (EnvError, NonFiniteError) as error:
         return Finding(title, "fault", looked_at, str(error))
     return Finding(title, "note" if note else "ok", looked_at, note or "")
+
+
+def _resets(subject: Subject, name: str) -> str:
+    most = getattr(subject.make(), "max_horizon", None)
+    hp = Hparams().fit(most, name)
+    said = f"By default all simulations are reset every {hp.horizon * hp.horizons_per_env_reset} steps"
+    if most is not None and most < 2 * hp.horizon:
+        return f"{said}: its max_horizon is {most}"
+    advice = _RESETS if most is None else min(_RESETS, most // hp.horizon)
+    return f"{said}: if the task lasts longer, set horizons_per_env_reset={advice} or a longer horizon"
 
 
 def _speed(subject: Subject) -> float | None:
