@@ -151,7 +151,7 @@ class _PPO(ABC):
             self._absorb_observations()
             numbers = self.learner.summary(monitors)
         stats = dict(zip(data.UPDATE_STATS, numbers, strict=True))
-        self._horizon_watch.look(stats, is_last=self.collector.is_last)
+        self._horizon_watch.look(stats[data.BOOTSTRAP_GAP], is_last=self.collector.is_last)
         return {
             **stats,
             "coefficients/lr": lr,

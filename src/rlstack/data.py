@@ -41,11 +41,10 @@ RETURN_STATS = tuple(f"returns/{name}" for name in SUMMARY)
 """Of the sum of rewards over a horizon, over environments."""
 REWARD_STATS = tuple(f"rewards/{name}" for name in SUMMARY)
 """Of the reward of one step, over environments and steps."""
-VF_LOSS = "losses/vf"
 LOSS_STATS = (
     "losses/total",
     "losses/policy",
-    VF_LOSS,
+    "losses/vf",
     "losses/entropy",
     "monitors/kl_div",
     "monitors/clip_fraction",
