@@ -31,6 +31,9 @@ def trace(condition, values):
         (And(HitsUpperBound("x", 1), HitsLowerBound("x", 2)), [0, 1, 2, 3], [0, 1, 1, 0]),
         (Or(HitsUpperBound("x", 2), HitsLowerBound("x", 1)), [0, 1.5, 2], [1, 0, 1]),
         (Or(), [1], [0]),
+        (And([HitsUpperBound("x", 1), HitsLowerBound("x", 2)]), [0, 1, 2, 3], [0, 1, 1, 0]),
+        (Or((HitsUpperBound("x", 2), HitsLowerBound("x", 1))), [0, 1.5, 2], [1, 0, 1]),
+        (Or([]), [1], [0]),
     ],
 )
 def test_table(condition, values, expected):
@@ -84,6 +87,29 @@ def test_patience_must_be_positive():
 def test_groups_take_conditions_only():
     with pytest.raises(TypeError, match="derive it from Condition"):
         Or(lambda stats: True)
+    with pytest.raises(TypeError, match="derive it from Condition"):
+        And([HitsUpperBound("x", 1), "x"])
+    with pytest.raises(TypeError, match="is not a stop condition"):
+        And([HitsUpperBound("x", 1)], TimesOut(1))
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: HitsUpperBound("x", "60"), "bound is '60', expected a number"),
+        (lambda: HitsLowerBound("x", True), "bound is True, expected a number"),
+        (lambda: HitsLowerBound("x", float("nan")), "bound is nan, expected a number"),
+        (lambda: HitsLowerBound(1.0, "x"), "key is 1.0, expected the name of a statistic"),
+        (lambda: Plateaus("x", patience=True), "patience is True, expected a number"),
+        (lambda: StopsDecreasing("x", patience="3"), "patience is '3', expected a number"),
+        (lambda: StopsIncreasing("x", patience=2.5), "patience is 2.5, expected a whole number"),
+        (lambda: Plateaus("x", rtol=None), "rtol is None, expected a number"),
+        (lambda: TimesOut("60"), "seconds is '60', expected a number"),
+    ],
+)
+def test_arguments_of_another_type_are_named(make, words):
+    with pytest.raises(TypeError, match=words):
+        make()
 
 
 @pytest.mark.parametrize("cls", [Plateaus, StopsDecreasing, lambda key: HitsLowerBound(key, 0)])

@@ -57,7 +57,8 @@ class Buffer:
         self._discrete = [
             (".".join((OBS, *path)), part, leaf)
             for path, part, leaf in specs.parts(self.obs, observation_spec)
-            if specs.num_values(leaf) is not None and leaf.dtype != torch.bool
+            if specs.num_values(leaf) is not None
+            and (leaf.dtype != torch.bool or specs.kind(leaf) is specs.OneHot)
         ]
         """Name, storage and spec of the discrete observations."""
         self.states = None

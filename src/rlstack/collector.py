@@ -241,7 +241,7 @@ class Collector:
         name, step, index = fault
         return EnvError(
             f"{name} of environment {index} from {type(self.env).__name__} is not one of its spec's values "
-            f"{_when(step)}: they count from 0"
+            f"{_when(step)}: they are whole numbers that count from 0, and a OneHot has a single 1"
         )
 
     def _look_at_rewards(

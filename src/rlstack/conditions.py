@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import final
 
-from .data import Stats
+from .data import Stats, is_number
 from .hparams import did_you_mean
 
 
@@ -35,14 +35,30 @@ def _read(stats: Stats, key: str) -> float | None:
     raise ValueError(f"{key} is not a statistic{did_you_mean(key, stats)}")
 
 
+def _check(key: object, **numbers: object) -> None:
+    """Refuse the name of a statistic that is no text, and what should be a number and isn't.
+
+    Raises:
+        TypeError: With its name.
+    """
+    if not isinstance(key, str):
+        raise TypeError(f"key is {key!r}, expected the name of a statistic")
+    for name, value in numbers.items():
+        if not is_number(value) or value != value:
+            raise TypeError(f"{name} is {value!r}, expected a number")
+
+
 class _Group(Condition):
     """Conditions that are asked together; every one sees every update."""
 
-    def __init__(self, *conditions: Condition) -> None:
+    def __init__(self, *conditions: Condition | Sequence[Condition]) -> None:
+        if len(conditions) == 1 and isinstance(conditions[0], Sequence):
+            conditions = tuple(conditions[0])
+        self.conditions: list[Condition] = []
         for condition in conditions:
             if not isinstance(condition, Condition):
                 raise TypeError(f"{condition!r} is not a stop condition: derive it from Condition")
-        self.conditions = conditions
+            self.conditions.append(condition)
 
     def reset(self) -> None:
         for condition in self.conditions:
@@ -57,7 +73,7 @@ class And(_Group):
     """Holds when all of some conditions do.
 
     Args:
-        conditions: Which.
+        conditions: Which, one by one or as one list.
     """
 
     def __call__(self, stats: Stats) -> bool:
@@ -70,7 +86,7 @@ class Or(_Group):
     """Holds when any of some conditions does.
 
     Args:
-        conditions: Which.
+        conditions: Which, one by one or as one list.
     """
 
     def __call__(self, stats: Stats) -> bool:
@@ -99,6 +115,7 @@ class HitsLowerBound(Condition):
     """
 
     def __init__(self, key: str, bound: float) -> None:
+        _check(key, bound=bound)
         self.key, self.bound = key, bound
 
     def __call__(self, stats: Stats) -> bool:
@@ -117,6 +134,7 @@ class HitsUpperBound(Condition):
     """
 
     def __init__(self, key: str, bound: float) -> None:
+        _check(key, bound=bound)
         self.key, self.bound = key, bound
 
     def __call__(self, stats: Stats) -> bool:
@@ -129,6 +147,9 @@ class _Streak(Condition):
     """Holds when a statistic has failed to improve so many times in a row."""
 
     def __init__(self, key: str, patience: int) -> None:
+        _check(key, patience=patience)
+        if not float(patience).is_integer():
+            raise TypeError(f"patience is {patience!r}, expected a whole number")
         if patience < 1:
             raise ValueError(f"patience is {patience}, expected at least 1")
         self.key, self.patience = key, patience
@@ -165,6 +186,7 @@ class Plateaus(_Streak):
 
     def __init__(self, key: str, *, patience: int = 5, rtol: float = 1e-3) -> None:
         super().__init__(key, patience)
+        _check(key, rtol=rtol)
         self.rtol = rtol
 
     def _improves(self, value: float, best: float) -> bool:
@@ -212,6 +234,7 @@ class TimesOut(Condition):
     """
 
     def __init__(self, seconds: float) -> None:
+        _check("", seconds=seconds)
         self.seconds = seconds
         self.reset()
 

@@ -7,6 +7,7 @@ Shapes are written with these letters throughout: `B` parallel environments, `T`
 import random
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from numbers import Real
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -85,6 +86,11 @@ class Evaluation(NamedTuple):
     """[N · L, 1]. Values of the observations."""
     entropy: Tensor
     """[N · L, 1]. Entropy of the action distribution."""
+
+
+def is_number(value: object) -> bool:
+    """Return whether a value is a real number, Python's or NumPy's: True and False aren't."""
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 @contextmanager

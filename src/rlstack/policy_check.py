@@ -204,7 +204,9 @@ def _step(policy: Policy | RecurrentPolicy, obs: Batch, state: TensorDict | None
 
 
 def _wrong_shape(name: str, value: object, shape: list[int]) -> Iterator[str]:
-    if not isinstance(value, Tensor) or list(value.shape) != shape:
+    if isinstance(value, Tensor) and (problem := specs.not_dense(value, name)):
+        yield problem
+    elif not isinstance(value, Tensor) or list(value.shape) != shape:
         yield f"{name} is {_describe(value)}, expected a tensor of shape {shape}"
 
 

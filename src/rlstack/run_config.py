@@ -25,6 +25,7 @@ from pydantic.dataclasses import dataclass as checked_dataclass
 from . import conditions
 from .conditions import And, Condition, Or
 from .config import ConfigError, find_classes, parse, plain_values
+from .data import is_number
 from .hparams import HparamsError, check_options, checked, did_you_mean
 from .names import merge
 from .run_options import ALGORITHMS, CheckpointConfig, OnNonFinite
@@ -210,8 +211,7 @@ def _condition(said: Any, where: str) -> Condition:
         if key not in arguments and parameter.default is parameter.empty:
             raise ConfigError(f"{where} lacks {key}")
         value = arguments.get(key, parameter.default)
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        fits = number if hints[key] is float else type(value) is hints[key]
+        fits = is_number(value) if hints[key] is float else type(value) is hints[key]
         if not fits:
             raise ConfigError(f"{where}.{key} is {value!r:.60}, expected {_TYPES[hints[key]]}")
     try:

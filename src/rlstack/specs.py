@@ -79,7 +79,7 @@ def check_spec(spec: object, name: str) -> None:
 
     Raises:
         TypeError: If it is no spec, or of an unknown kind.
-        ValueError: If a leaf has no dimension.
+        ValueError: If a leaf has no dimension, or there is no value that it allows.
     """
     if not isinstance(spec, TensorSpec):
         raise TypeError(f"{name} is {_describe(spec)}, expected a spec: use one of rlstack.specs")
@@ -89,6 +89,23 @@ def check_spec(spec: object, name: str) -> None:
             raise ValueError(
                 f"{'.'.join(path)} is a {cls.__name__} with shape (), expected a dimension: use shape=(1,)"
             )
+        if problem := _no_values(leaf):
+            raise ValueError(f"{'.'.join(path)} is a {cls.__name__} {problem}")
+
+
+def _no_values(spec: TensorSpec) -> str | None:
+    """Return in words why there is no value that a leaf allows, or None where there is one."""
+    if kind(spec) is Bounded:
+        low, high = spec.space.low.flatten(), spec.space.high.flatten()
+        # Comparing with NaN is false as well.
+        bad = (~(low <= high)).nonzero()
+        if len(bad):
+            where = int(bad[0])
+            return f"from {low[where].item():g} to {high[where].item():g}, expected low <= high"
+    most = num_values(spec)
+    if most is not None and (fewest := int(torch.as_tensor(most).min())) < 1:
+        return f"of {fewest} values, expected at least 1"
+    return None
 
 
 def num_values(spec: TensorSpec) -> Any:
@@ -104,12 +121,18 @@ def num_values(spec: TensorSpec) -> Any:
 
 
 def outside(value: Tensor, spec: TensorSpec) -> Tensor:
-    """Return whether each number of a leaf [*N, *shape] isn't one that its spec allows, as bool."""
+    """Return whether each number of a leaf [*N, *shape] isn't one that its spec allows, as bool.
+
+    What is discrete is a whole number, of whatever dtype; a OneHot has a single 1.
+    """
     most = num_values(spec)
     if isinstance(most, Tensor):
         most = most.to(value.device)
     if most is not None:
-        return (value < 0) | (value >= most)
+        bad = (value < 0) | (value >= most)
+        if value.is_floating_point():
+            bad |= value != value.trunc()
+        return bad | (value.sum(-1, keepdim=True) != 1) if kind(spec) is OneHot else bad
     if kind(spec) is Bounded:
         return (value < spec.space.low.to(value.device)) | (value > spec.space.high.to(value.device))
     return torch.zeros_like(value, dtype=torch.bool)
@@ -142,6 +165,8 @@ def mismatch(
         return next((part for part in parts if part), None)
     if not isinstance(value, Tensor):
         return f"{name} is {_describe(value)}, expected a torch.Tensor: convert it with torch.as_tensor"
+    if problem := not_dense(value, name):
+        return problem
     shape = (rows, *spec.shape)
     if value.shape != shape:
         return (
@@ -154,13 +179,22 @@ def mismatch(
     return None
 
 
+def not_dense(value: Tensor, name: str) -> str | None:
+    """Return in one sentence how a tensor isn't a dense one, or None where it is."""
+    if value.is_nested:
+        return f"{name} is a nested tensor, expected a dense one: pad its rows to the same length"
+    if value.layout is not torch.strided:
+        return f"{name} has layout {value.layout}, expected a dense tensor: convert it with .to_dense()"
+    return None
+
+
 def _is_on(value: Tensor, device: torch.device) -> bool:
     return value.device.type == device.type and device.index in (None, value.device.index)
 
 
 def num_rows(value: object) -> int:
     """Return the first dimension of a tensor or TensorDict, 1 for what has none."""
-    return int(value.shape[0]) if isinstance(value, Tensor | TensorDict) and value.ndim else 1
+    return int(value.size(0)) if isinstance(value, Tensor | TensorDict) and value.ndim else 1
 
 
 def zeros(spec: TensorSpec, shape: tuple[int, ...], device: torch.device) -> Any:

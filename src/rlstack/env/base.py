@@ -11,7 +11,7 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from .. import specs
-from ..data import OBS, REWARDS, Batch, Config, Device
+from ..data import OBS, REWARDS, Batch, Config, Device, is_number
 from ..hparams import did_you_mean
 from ..trees import detached
 
@@ -81,7 +81,7 @@ def resolve_config(defaults: Mapping[str, float], config: Config | None, name: s
     for key, value in (config or {}).items():
         if key not in defaults:
             raise EnvError(f"env_config.{key} is not an option of {name}{did_you_mean(key, defaults)}")
-        if isinstance(value, bool) or not isinstance(value, int | float):
+        if not is_number(value):
             raise EnvError(f"env_config.{key} of {name} is {value!r}, expected a number")
     return {**defaults, **(config or {})}
 
@@ -108,7 +108,7 @@ def make_env(factory: EnvFactory, num_envs: int, config: Config | None, device: 
         except (TypeError, ValueError) as error:
             raise EnvError(str(error)) from None
     max_horizon = getattr(env, "max_horizon", None)
-    if max_horizon is not None and (not isinstance(max_horizon, int) or max_horizon < 1):
+    if max_horizon is not None and (type(max_horizon) is not int or max_horizon < 1):
         raise EnvError(f"{name}.max_horizon is {max_horizon!r}, expected a positive integer, or None")
     return env
 

@@ -31,6 +31,13 @@ class Subject:
     steps: int
     device: torch.device
 
+    def __post_init__(self) -> None:
+        """Refuse numbers that aren't any."""
+        for name in ("num_envs", "steps"):
+            number = getattr(self, name)
+            if type(number) is not int or number < 1:
+                raise ValueError(f"{name} is {number!r}, expected a whole number of at least 1")
+
     def make(self) -> Any:
         """Return an environment, from seed 0."""
         torch.manual_seed(0)

@@ -1,0 +1,147 @@
+"""What an environment says of itself and returns, where it enters: by name, with what was expected."""
+
+import re
+
+import pytest
+import torch
+
+from rlstack import Algorithm, specs
+from rlstack.env import CartPole, Env, EnvError
+from rlstack.env.check import EnvChecks, check_env
+
+BASE = {"num_envs": 4, "horizon": 3, "seed": 0, "device": "cpu", "num_sgd_iters": 1}
+
+
+class Told(Env):
+    """Returns what it is told: `good` observations, and `bad` ones in its third step; rewards likewise."""
+
+    spec = specs.Unbounded((2,))
+    max_horizon = None
+    good = torch.zeros(2)
+    bad = None
+    bad_rewards = None
+
+    def __init__(self, num_envs, /, *, config=None, device="cpu"):
+        super().__init__(num_envs, config=config, device=device)
+        self.observation_spec = self.spec.clone()
+        self.action_spec = specs.Categorical(2, shape=(1,))
+
+    def reset(self, *, config=None):
+        self.count = 0
+        return self.good.expand(self.num_envs, -1).clone()
+
+    def step(self, action):
+        self.count += 1
+        obs, rewards = self.good.expand(self.num_envs, -1).clone(), torch.zeros(self.num_envs, 1)
+        if self.count == 3 and self.bad is not None:
+            obs = self.bad(obs)
+        if self.count == 3 and self.bad_rewards is not None:
+            rewards = self.bad_rewards(rewards)
+        return {"obs": obs, "rewards": rewards}
+
+
+def told(**traits):
+    traits = {key: staticmethod(value) if callable(value) else value for key, value in traits.items()}
+    return type("Told", (Told,), traits)
+
+
+def marked(*row):
+    """Return what puts a row into the observations of environment 2."""
+
+    def change(obs):
+        obs[2] = torch.tensor(row, dtype=obs.dtype)
+        return obs
+
+    return change
+
+
+DISCRETE = {
+    "between": (specs.Categorical(3, shape=(1,), dtype=torch.float32), (2.0,), (1.5,)),
+    "too high": (specs.Categorical(3, shape=(1,), dtype=torch.float32), (2.0,), (3.0,)),
+    "between two": (specs.MultiCategorical([2, 3], dtype=torch.float32), (1.0, 2.0), (0.0, 0.5)),
+    "half a bit": (specs.Binary(2, dtype=torch.float32), (0.0, 1.0), (0.5, 0.0)),
+    "all ones": (specs.OneHot(3), (False, True, False), (True, True, True)),
+    "all zeros": (specs.OneHot(3, dtype=torch.int64), (0, 0, 1), (0, 0, 0)),
+    "twos": (specs.OneHot(2, dtype=torch.float32), (0.0, 1.0), (2.0, -1.0)),
+}
+
+
+@pytest.mark.parametrize("name", DISCRETE)
+def test_discrete_observations_are_values_of_their_spec(name):
+    spec, good, bad = DISCRETE[name]
+    good = torch.tensor(good, dtype=spec.dtype)
+    Algorithm(told(spec=spec, good=good), **BASE).collect()
+    env_cls = told(spec=spec, good=good, bad=marked(*bad))
+    with pytest.raises(
+        EnvError, match="obs of environment 2 from Told is not one of its spec's values in step 2"
+    ):
+        Algorithm(env_cls, **BASE).collect()
+    assert check_env(told(spec=spec, good=good), steps=4).faults == []
+    [fault] = check_env(env_cls, steps=4).faults
+    assert re.search(r"Told.step \(step 2\): obs of environment 2 is outside of its spec", fault)
+
+
+NOT_DENSE = {
+    "sparse": (lambda x: x.to_sparse(), "has layout torch.sparse_coo, expected a dense tensor: .*to_dense"),
+    "csr": (lambda x: x.to_sparse_csr(), "has layout torch.sparse_csr, expected a dense tensor"),
+    "nested": (lambda x: torch.nested.nested_tensor(list(x)), "is a nested tensor, expected a dense one"),
+    "jagged": (
+        lambda x: torch.nested.nested_tensor(list(x), layout=torch.jagged),
+        "is a nested tensor, expected a dense one",
+    ),
+}
+
+
+@pytest.mark.parametrize("which", ["obs", "rewards"])
+@pytest.mark.parametrize("name", NOT_DENSE)
+@pytest.mark.filterwarnings("ignore:.*(Sparse|nested)")
+def test_tensors_that_are_not_dense_are_named(which, name):
+    change, words = NOT_DENSE[name]
+    algorithm = Algorithm(told(**{"bad" if which == "obs" else "bad_rewards": change}), **BASE)
+    with pytest.raises(EnvError, match=rf"Told.step \(step 2 of the horizon\): {which} {words}"):
+        algorithm.collect()
+    if which == "obs":
+        with pytest.raises(ValueError, match=f"obs {words}"):
+            algorithm.policy.act(change(torch.zeros(3, 2)))
+
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        (
+            specs.Bounded(torch.tensor([0.0, 1.0]), torch.tensor([1.0, -1.0])),
+            "from 1 to -1, expected low <= high",
+        ),
+        (specs.Bounded(torch.tensor([0.0, NAN]), torch.ones(2)), "from nan to 1, expected low <= high"),
+        (specs.Bounded(torch.zeros(2), torch.tensor([NAN, 1.0])), "from 0 to nan, expected low <= high"),
+        (specs.Categorical(0, shape=(2,)), "of 0 values, expected at least 1"),
+        (specs.MultiCategorical([2, 0]), "of 0 values, expected at least 1"),
+    ],
+)
+def test_specs_without_values_are_refused(spec, words):
+    for nested in (False, True):
+        env_cls = told(spec=specs.Composite(part=spec) if nested else spec)
+        name = f"Told.observation_spec{'.part' if nested else ''} is a {specs.kind(spec).__name__} {words}"
+        with pytest.raises(EnvError, match=re.escape(name)):
+            Algorithm(env_cls, **BASE)
+
+
+@pytest.mark.parametrize("value", [True, False, 3.0, 0, "3"])
+def test_a_horizon_is_a_positive_integer(value):
+    with pytest.raises(
+        EnvError, match=rf"Told.max_horizon is {value!r}, expected a positive integer, or None"
+    ):
+        Algorithm(told(max_horizon=value), **BASE)
+
+
+@pytest.mark.parametrize("name", ["num_envs", "steps"])
+@pytest.mark.parametrize("value", [True, 0, 2.0])
+def test_the_checker_takes_positive_integers(name, value):
+    with pytest.raises(ValueError, match=f"{name} is {value}, expected a whole number of at least 1"):
+        check_env(CartPole, **{name: value})
+    test = type("Checks", (EnvChecks,), {"env_cls": CartPole, name: value})().test_reset
+    with pytest.raises(ValueError, match=f"{name} is {value}"):
+        test()
