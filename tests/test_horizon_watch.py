@@ -10,7 +10,7 @@ from rlstack import Algorithm, RecurrentAlgorithm
 from rlstack.env import CartPole
 from rlstack.models import Model
 
-from .helpers import update
+from .helpers import parameters, update
 from .standin import record
 from .test_algorithm import Counter
 
@@ -114,6 +114,23 @@ def test_only_what_comes_before_a_reset_counts(caplog):
 def test_the_advice_is_one_that_the_environment_allows(caplog, max_horizon, advice):
     [said] = watched(caplog, 20, {"max_horizon": max_horizon})
     assert said.endswith(advice)
+
+
+def test_what_is_counted_is_no_part_of_the_state(caplog):
+    options = {"model_cls": Untrained, "num_sgd_iters": 1}
+    algorithm, other = (Algorithm(Counter, **BASE, **options) for _ in range(2))
+    update(algorithm, 19)
+    other.load_state_dict(algorithm.state_dict())
+    update(other, 19)
+    assert KEY not in caplog.text
+    update(other)
+    assert KEY in caplog.text
+    caplog.clear()
+    # However long it has counted: the same bits.
+    update(algorithm, 20)
+    one, two = (str(each.state_dict()["optimizer"]) for each in (algorithm, other))
+    assert one == two
+    assert torch.equal(parameters(algorithm), parameters(other))
 
 
 class Rising(Model):

@@ -46,7 +46,7 @@ class Hparams:
     horizon: _Count = 32
     """Environment steps in one `collect`; capped by the environment's `max_horizon`."""
     horizons_per_env_reset: int = 1
-    """Reset before every n-th `collect`, -1 once at the start; more than 1 where a task outlasts a horizon."""
+    """Reset before every n-th `collect`, -1 once at the start; more than 1 if a task outlasts a horizon."""
     num_envs: _Count = 8192
     """Environments simulated in parallel."""
     optimizer_cls: Callable[..., torch.optim.Optimizer] = torch.optim.Adam
