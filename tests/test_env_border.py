@@ -145,3 +145,110 @@ def test_the_checker_takes_positive_integers(name, value):
     test = type("Checks", (EnvChecks,), {"env_cls": CartPole, name: value})().test_reset
     with pytest.raises(ValueError, match=f"{name} is {value}"):
         test()
+
+
+class Moody(CartPole):
+    """Changes a spec, in the way and at the time that its class says."""
+
+    when = ("reset", 2)
+    fits = False
+
+    def __init__(self, num_envs, /, **options):
+        super().__init__(num_envs, **options)
+        self.resets = self.steps = 0
+
+    def change(self):
+        """Change the specs."""
+
+    def reset(self, *, config=None):
+        obs = super().reset(config=config)
+        self.resets += 1
+        if self.when == ("reset", self.resets):
+            self.change()
+        return obs if self.fits else obs[:, : self.observation_spec.shape[0]]
+
+    def step(self, action):
+        self.steps += 1
+        if self.when == ("step", self.steps):
+            self.change()
+        out = super().step(action)
+        return out if self.fits else {**out, "obs": out["obs"][:, : self.observation_spec.shape[0]]}
+
+
+def collect(algorithm, times):
+    for _ in range(times):
+        algorithm.collect()
+
+
+def narrow(env):
+    env.observation_spec = specs.Unbounded((1,))
+
+
+def other_actions(env):
+    env.action_spec = specs.Categorical(3, shape=(1,))
+
+
+def more_actions_in_place(env):
+    env.action_spec.space = specs.Categorical(3, shape=(1,)).space
+
+
+def no_spec(env):
+    env.action_spec = "two"
+
+
+CHANGES = {
+    # One observation was broadcast into the place of four.
+    "reset": ({"change": narrow}, "observation_spec"),
+    "step": ({"change": narrow, "when": ("step", 2)}, "observation_spec"),
+    "actions": ({"change": other_actions, "fits": True}, "action_spec"),
+    "while stepping": ({"change": other_actions, "fits": True, "when": ("step", 5)}, "action_spec"),
+    "no spec": ({"change": no_spec, "fits": True}, "action_spec"),
+    "in place": ({"change": more_actions_in_place, "fits": True}, "action_spec"),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+@pytest.mark.parametrize("resets", [1, 5])
+def test_specs_that_change_are_named(name, resets):
+    traits, attribute = CHANGES[name]
+    if resets > 1 and traits.get("when", ("reset",))[0] == "reset":
+        traits = {**traits, "when": ("reset", 1)}
+    algorithm = Algorithm(type("Moody", (Moody,), traits), **BASE, horizons_per_env_reset=resets)
+    words = rf"Moody.{attribute} is (?s:.*) now, it was (?s:.*) when the environment was made"
+    with pytest.raises(EnvError, match=words):
+        collect(algorithm, 3)
+
+
+class Boxed(Told):
+    """Actions and observations within bounds, and specs that are made anew whenever they are asked for."""
+
+    def __init__(self, num_envs, /, **options):
+        self.bound = 1.0
+        super().__init__(num_envs, **options)
+
+    @property
+    def observation_spec(self):
+        return specs.Bounded(-self.bound, self.bound, (2,))
+
+    @observation_spec.setter
+    def observation_spec(self, spec):
+        pass
+
+
+def test_specs_made_anew_are_compared_by_what_they_say():
+    algorithm = Algorithm(Boxed, **BASE)
+    algorithm.collect()
+    algorithm.collect()
+    algorithm.env.bound = 2.0
+    with pytest.raises(EnvError, match=r"Boxed.observation_spec is (?s:.*) now"):
+        algorithm.collect()
+
+
+def test_bounds_that_change_in_place_are_found():
+    algorithm = Algorithm(told(spec=specs.Bounded(-torch.ones(2), torch.ones(2))), **BASE)
+    algorithm.collect()
+    algorithm.env.observation_spec.space.high.mul_(1.0)
+    algorithm.collect()
+    algorithm.env.observation_spec.space.high.mul_(2.0)
+    with pytest.raises(EnvError, match=r"Told.observation_spec is (?s:.*) now"):
+        algorithm.collect()

@@ -1,23 +1,19 @@
 """One horizon after the other from an environment: when to reset, what to keep, what to say of it."""
 
 import logging
-import math
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from .advantages import SMALLEST_SCALE
 from .buffer import Buffer
 from .data import OBS, RETURN_STATS, REWARD_STATS, REWARDS, Config, NonFiniteError, Stats
-from .env.base import EnvError, checked_reset, checked_step, env_state, load_env_state
+from .env.base import EnvError, SpecWatch, checked_reset, checked_step, env_state, load_env_state
 from .hparams import Hparams, RecurrentHparams
 from .passes import Passes
+from .reward_watch import RewardWatch, when
 from .trees import copy_into, detached, same
-
-_SPIKE = 1e6
-"""How many times as large as others a reward is that gets named."""
 
 _log = logging.getLogger(__name__)
 
@@ -42,6 +38,7 @@ class Collector:
 
     def __init__(self, env: Any, passes: Passes, hparams: Hparams) -> None:
         self.env, self.passes, self.policy, self.hparams = env, passes, passes.policy, hparams
+        self._specs = SpecWatch(env)
         self.env_config: Config | None = None
         """What the environment was last reset with."""
         self._seqs_per_state_reset = -1
@@ -61,7 +58,7 @@ class Collector:
         )
         self._state = self.policy.initial_state(hp.num_envs)
         """[B, ...]. Recurrent state before the next step; None if feedforward. It stays where it is."""
-        self._named_spike = False
+        self._rewards = RewardWatch(self.buffer, type(env).__name__)
         self.restart()
 
     def restart(self) -> None:
@@ -133,8 +130,9 @@ class Collector:
             env_config: Options for the reset, if there is one, and those after it; None goes on as before.
 
         Raises:
-            EnvError: If the observations don't fit their spec.
+            EnvError: If the observations don't fit their spec, or the specs have changed.
         """
+        self._specs.check()
         hp, since = self.hparams, self._horizons_since_reset
         current = hp.env_config if self.env_config is None else self.env_config
         is_new = env_config is not None and not same(env_config, current)
@@ -146,7 +144,9 @@ class Collector:
             self._horizons_since_reset += 1
             return 0
         self.restart()
-        self.buffer.obs[0] = checked_reset(self.env, hp.num_envs, config, self.policy.device)
+        spec = self._specs.observation_spec
+        self.buffer.obs[0] = checked_reset(self.env, hp.num_envs, config, self.policy.device, spec=spec)
+        self._specs.check()
         self.env_config = config
         self._horizons_since_reset = 1
         return hp.num_envs
@@ -176,7 +176,7 @@ class Collector:
             if not all_sound and (error := self._nonfinite_error() or self._range_error()):
                 raise error
             if moments:
-                self._look_at_rewards(*values[4:6], *moments)
+                self._rewards.look(*values[4:6], *moments)
         except BaseException as fault:
             nonfinite = self._nonfinite_error() if isinstance(fault, EnvError) else None
             # Half a horizon is worth nothing, and the environment may be in any state: begin anew.
@@ -196,7 +196,7 @@ class Collector:
     @torch.no_grad()
     def rollout(self, *, deterministic: bool) -> None:
         """Fill the buffer from its first observations on, step by step."""
-        buffer, policy, state = self.buffer, self.policy, self._state
+        buffer, policy, state, spec = self.buffer, self.policy, self._state, self._specs.observation_spec
         self.passes.prepare()
         for t in range(buffer.horizon):
             if buffer.states is not None and t % buffer.seq_len == 0:
@@ -210,7 +210,7 @@ class Collector:
                 buffer.drawn[t] = drawn
                 buffer.logp[t] = logp
                 buffer.values[t] = values
-            obs, rewards = checked_step(self.env, buffer.num_envs, actions, t, policy.device)
+            obs, rewards = checked_step(self.env, buffer.num_envs, actions, t, policy.device, spec=spec)
             # Copies: the environment may go on writing into what it returned.
             buffer.obs[t + 1] = obs
             buffer.rewards[t] = rewards
@@ -230,7 +230,7 @@ class Collector:
         if name.split(".")[0] not in (OBS, REWARDS):
             source, advice = "the policy", "look at what its model does with the observation"
         return NonFiniteError(
-            f"{name} of environment {index} from {source} is NaN or infinite {_when(step)}: {advice}"
+            f"{name} of environment {index} from {source} is NaN or infinite {when(step)}: {advice}"
         )
 
     def _range_error(self) -> EnvError | None:
@@ -241,56 +241,8 @@ class Collector:
         name, step, index = fault
         return EnvError(
             f"{name} of environment {index} from {type(self.env).__name__} is not one of its spec's values "
-            f"{_when(step)}: they are whole numbers that count from 0, and a OneHot has a single 1"
+            f"{when(step)}: they are whole numbers that count from 0, and a OneHot has a single 1"
         )
-
-    def _look_at_rewards(
-        self, lowest: float, highest: float, mean: float, var: float, var_before: float, count: float
-    ) -> None:
-        """Refuse rewards that make the statistics that scale them useless; warn of the first spike.
-
-        Args:
-            lowest: Smallest reward of the horizon.
-            highest: Largest one.
-            mean: Of the discounted sums, with this horizon in them.
-            var: Their variance.
-            var_before: Their variance without it.
-            count: How many there were without it.
-
-        Raises:
-            NonFiniteError: If mean or variance leave float32.
-        """
-        most = torch.finfo(torch.float32).max
-        if not (abs(mean) <= most and var <= most):
-            raise NonFiniteError(
-                f"{self._largest_reward()}: the statistics that scale rewards would leave float32; bound it "
-                "there"
-            )
-        largest, scale = max(abs(lowest), abs(highest)), math.sqrt(var_before)
-        if self._named_spike or largest == 0:
-            return
-        if not count or scale < SMALLEST_SCALE:
-            rewards = self.buffer.rewards
-            scale = float(rewards[rewards != 0].abs().median())
-        if largest > _SPIKE * scale:
-            self._named_spike = True
-            _log.warning(
-                "%s, where others are about %.3g: it will set the scale of rewards for long; bound it there "
-                "(further ones are not named)",
-                self._largest_reward(),
-                scale,
-            )
-
-    def _largest_reward(self) -> str:
-        """Return in words where the largest reward is, and how large."""
-        rewards = self.buffer.rewards.squeeze(-1)
-        step, index = divmod(int(rewards.abs().argmax()), self.buffer.num_envs)
-        source = type(self.env).__name__
-        return f"the reward of environment {index} from {source} is {rewards[step, index]:.3g} {_when(step)}"
-
-
-def _when(step: int) -> str:
-    return "after the reset" if step < 0 else f"in step {step} of the horizon"
 
 
 def summarize(values: Tensor) -> tuple[Tensor, ...]:

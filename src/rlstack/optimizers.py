@@ -2,11 +2,15 @@
 
 import inspect
 import logging
+import math
+from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Any, final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from .data import is_number, keep_random_state
 from .hparams import Hparams, HparamsError, check_options
 
 _log = logging.getLogger(__name__)
@@ -30,6 +34,7 @@ def make_optimizer(
         )
     options = {"lr": 1e-3, **(hparams.optimizer_config or {})}
     check_options(options, hparams.optimizer_cls, "optimizer_config")
+    _check_kinds(options, hparams.optimizer_cls)
     can_fuse = "fused" in inspect.signature(hparams.optimizer_cls).parameters
     if can_fuse and not {"fused", "foreach", "differentiable", "capturable"} & set(options):
         options["fused"] = True
@@ -42,10 +47,57 @@ def make_optimizer(
         optimizer = hparams.optimizer_cls(parameters, **options)
     except (TypeError, ValueError) as error:
         raise HparamsError(f"optimizer_config: {error}") from None
+    _try_step(hparams.optimizer_cls, options, parameters[:1])
     if options.get("capturable"):
         # torch would warn of every step that isn't recorded; the first update never is.
         optimizer._warned_capturable_if_run_uncaptured = True
     return optimizer
+
+
+def _check_kinds(options: Mapping[str, Any], optimizer_cls: type[torch.optim.Optimizer]) -> None:
+    """Refuse options of another kind than their defaults are: torch's own errors don't name them.
+
+    Raises:
+        HparamsError: With what was given and what was expected.
+    """
+    for name, value in options.items():
+        parameter = inspect.signature(optimizer_cls).parameters.get(name)
+        default = None if parameter is None else parameter.default
+        if name == "lr" or _is_number(default):
+            fits, expected = isinstance(value, Tensor) or _is_number(value), "a number"
+        elif isinstance(default, bool):
+            fits, expected = isinstance(value, bool), "True or False"
+        elif isinstance(default, tuple):
+            fits = isinstance(value, list | tuple) and [*map(_is_number, value)] == [True] * len(default)
+            expected = f"{len(default)} numbers, like {default}"
+        else:
+            continue
+        if not fits:
+            raise HparamsError(f"optimizer_config.{name} is {value!r}, expected {expected}")
+
+
+def _is_number(value: Any) -> bool:
+    return is_number(value) and math.isfinite(value)
+
+
+def _try_step(
+    optimizer_cls: type[torch.optim.Optimizer], options: Mapping[str, Any], parameters: list[nn.Parameter]
+) -> None:
+    """Make one step on copies of parameters, so that an optimizer that can't is named in time.
+
+    Raises:
+        HparamsError: If it raises an error.
+    """
+    copies = [nn.Parameter(parameter.detach().clone()) for parameter in parameters]
+    for copy in copies:
+        copy.grad = torch.zeros_like(copy)
+    try:
+        with keep_random_state(copies[0].device) if copies else nullcontext():
+            optimizer_cls(copies, **options).step()
+    except Exception as error:
+        raise HparamsError(
+            f"optimizer_cls is {optimizer_cls.__name__}, whose step raised {type(error).__name__}: {error}"
+        ) from error
 
 
 @final

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
-from typing import Any, TypeAlias
+from typing import Any, NoReturn, TypeAlias, final
 
 import torch
 from tensordict import TensorDict
@@ -14,6 +14,8 @@ from .. import specs
 from ..data import OBS, REWARDS, Batch, Config, Device, is_number
 from ..hparams import did_you_mean
 from ..trees import detached
+
+_SPECS = ("observation_spec", "action_spec")
 
 
 class EnvError(ValueError):
@@ -99,7 +101,7 @@ def make_env(factory: EnvFactory, num_envs: int, config: Config | None, device: 
     with _faults(getattr(factory, "__name__", repr(factory))):
         env = factory(num_envs, config=config, device=device)
     name = type(env).__name__
-    for attribute in ("observation_spec", "action_spec"):
+    for attribute in _SPECS:
         spec = getattr(env, attribute, None)
         if spec is None:
             raise EnvError(f"{name} has no {attribute}: set self.{attribute} in {name}.__init__")
@@ -113,7 +115,66 @@ def make_env(factory: EnvFactory, num_envs: int, config: Config | None, device: 
     return env
 
 
-def checked_reset(env: Any, num_envs: int, config: Config | None, device: torch.device) -> Batch:
+@final
+class SpecWatch:
+    """Looks whether an environment's specs are still what they were: storage and policy are made for those.
+
+    Args:
+        env: The environment.
+    """
+
+    def __init__(self, env: Any) -> None:
+        self._env, self._seen = env, _look(env)
+        self._specs = {name: getattr(env, name).clone() for name in _SPECS}
+
+    @property
+    def observation_spec(self) -> specs.TensorSpec:
+        """What the observations of one simulation were when the environment was made."""
+        return self._specs["observation_spec"]
+
+    def check(self) -> None:
+        """Refuse specs that have changed; it takes some microseconds.
+
+        Raises:
+            EnvError: With what they were and what they are now.
+        """
+        seen = _look(self._env)
+        if seen == self._seen:
+            return
+        for name, before in self._specs.items():
+            if getattr(self._env, name, None) != before:
+                _refuse_change(self._env, name, before)
+        self._seen = seen
+
+
+def _look(env: Any) -> list[Any]:
+    """Return what differs if a spec is replaced or changed; comparing bounds would take much longer."""
+    seen: list[Any] = []
+    for name in _SPECS:
+        for path, leaf in specs.leaves(getattr(env, name, None)):
+            seen += (path, leaf)
+            if isinstance(leaf, specs.TensorSpec):
+                seen += (leaf.shape, leaf.dtype, id(leaf.space))
+            if isinstance(leaf, specs.Bounded):
+                seen += [(id(bound), bound._version) for bound in (leaf.space.low, leaf.space.high)]
+    return seen
+
+
+def _refuse_change(env: Any, name: str, before: specs.TensorSpec) -> NoReturn:
+    raise EnvError(
+        f"{type(env).__name__}.{name} is {getattr(env, name, None)} now, it was {before} when the "
+        "environment was made: let it stay, and make a new algorithm for another one"
+    )
+
+
+def checked_reset(
+    env: Any,
+    num_envs: int,
+    config: Config | None,
+    device: torch.device,
+    *,
+    spec: specs.TensorSpec | None = None,
+) -> Batch:
     """Return the observations [B, ...] after a reset, their form checked.
 
     Args:
@@ -121,18 +182,25 @@ def checked_reset(env: Any, num_envs: int, config: Config | None, device: torch.
         num_envs: B.
         config: Options that change from now on.
         device: Where the observations must be.
+        spec: What one observation must be; None takes the environment's word for it.
 
     Raises:
         EnvError: If they don't fit the specs.
     """
     with _faults(f"{type(env).__name__}.reset"):
         obs = env.reset(config=config)
-    _check_obs(env, obs, num_envs, "reset", device)
+    _check_obs(env, obs, num_envs, "reset", device, spec)
     return detached(obs)
 
 
 def checked_step(
-    env: Any, num_envs: int, action: Batch, step: int, device: torch.device
+    env: Any,
+    num_envs: int,
+    action: Batch,
+    step: int,
+    device: torch.device,
+    *,
+    spec: specs.TensorSpec | None = None,
 ) -> tuple[Batch, Tensor]:
     """Return the observations [B, ...] and rewards [B, 1] after a step, their form checked.
 
@@ -142,6 +210,7 @@ def checked_step(
         action: [B, *A].
         step: Which step of the horizon this is, for the error.
         device: Where observations and rewards must be.
+        spec: What one observation must be; None takes the environment's word for it.
 
     Raises:
         EnvError: If they don't fit the specs, or the environment raised an error.
@@ -157,10 +226,10 @@ def checked_step(
         raise EnvError(
             f'{name}.step returned {_contents(out)}, expected a TensorDict with "{OBS}" and "{REWARDS}"'
         ) from None
-    _check_obs(env, obs, num_envs, f"step (step {step} of the horizon)", device)
+    _check_obs(env, obs, num_envs, f"step (step {step} of the horizon)", device, spec)
     floating = isinstance(rewards, Tensor) and rewards.is_floating_point()
-    spec = _reward_spec(rewards.dtype if floating else torch.get_default_dtype())
-    if problem := specs.mismatch(rewards, spec, num_envs, REWARDS, device):
+    number = _reward_spec(rewards.dtype if floating else torch.get_default_dtype())
+    if problem := specs.mismatch(rewards, number, num_envs, REWARDS, device):
         raise EnvError(f"{name}.step (step {step} of the horizon): {problem}")
     return detached(obs), detached(rewards)
 
@@ -187,8 +256,13 @@ def load_env_state(env: Any, state: Config) -> None:
         env.load_state_dict(state)
 
 
-def _check_obs(env: Any, obs: Batch, num_envs: int, where: str, device: torch.device) -> None:
-    if problem := specs.mismatch(obs, env.observation_spec, num_envs, OBS, device):
+def _check_obs(
+    env: Any, obs: Batch, num_envs: int, where: str, device: torch.device, spec: specs.TensorSpec | None
+) -> None:
+    expected = env.observation_spec if spec is None else spec
+    if problem := specs.mismatch(obs, expected, num_envs, OBS, device):
+        if getattr(env, "observation_spec", None) != expected:
+            _refuse_change(env, "observation_spec", expected)
         raise EnvError(f"{type(env).__name__}.{where}: {problem}")
 
 
