@@ -1,13 +1,12 @@
-"""Optimizers that work or are refused by name, and parts of models that are compiled."""
+"""Optimizers work or are refused by name."""
 
 import inspect
 
 import pytest
 import torch
 
-from rlstack import Algorithm, HparamsError, Policy, RecurrentAlgorithm, RecurrentPolicy, Trainer
+from rlstack import Algorithm, HparamsError
 from rlstack.env import CartPole
-from rlstack.models import DiscreteLSTM, DiscreteMLP
 
 from .helpers import SMALL, parameters, update
 
@@ -74,66 +73,3 @@ def test_a_trial_leaves_parameters_and_random_numbers_alone():
         made.append((Algorithm(CartPole, **{**BASE, "seed": None}, optimizer_cls=cls), torch.rand(2)))
     assert torch.equal(made[0][1], made[1][1])
     assert torch.equal(parameters(made[0][0]), parameters(made[1][0]))
-
-
-@pytest.mark.parametrize(
-    ("algorithm_cls", "policy_cls", "model_cls", "options"),
-    [
-        (Algorithm, Policy, DiscreteMLP, {"hiddens": (8,)}),
-        (RecurrentAlgorithm, RecurrentPolicy, DiscreteLSTM, {"hidden_size": 8}),
-    ],
-)
-def test_a_compiled_model_is_helped_on(algorithm_cls, policy_cls, model_cls, options):
-    spec = CartPole(1)
-    model = torch.compile(model_cls(spec.observation_spec, spec.action_spec, **options), backend="eager")
-    words = f"model is a compiled {model_cls.__name__}, .*engine='compile'"
-    with pytest.raises(HparamsError, match=words):
-        algorithm_cls(CartPole, num_envs=8, horizon=4, device="cpu", model=model)
-    with pytest.raises(TypeError, match=words):
-        policy_cls(model)
-
-
-def compiled(algorithm):
-    model = algorithm.policy.model
-    model.policy = torch.compile(model.policy, backend="eager")
-    return algorithm
-
-
-def test_a_policy_with_a_compiled_part_is_saved_as_if_it_were_not(tmp_path):
-    algorithm = compiled(Algorithm(CartPole, **BASE))
-    update(algorithm)
-    policy = algorithm.policy
-    assert not [name for name in policy.state_dict() if "_orig_mod" in name]
-    policy.save(tmp_path / "policy.safetensors")
-    plain = Policy.load(tmp_path / "policy.safetensors")
-    obs = torch.randn(5, 4)
-    assert torch.allclose(plain.act(obs).values, policy.act(obs).values)
-    # And back into one with a compiled part, by plain names and by those of earlier files.
-    other = compiled(Algorithm(CartPole, **{**BASE, "seed": 1})).policy
-    other.load_state_dict(plain.state_dict())
-    assert torch.equal(torch.cat([p.flatten() for p in other.parameters()]), parameters(algorithm))
-    earlier = {
-        name.replace("policy.", "policy._orig_mod."): value for name, value in plain.state_dict().items()
-    }
-    fresh = Algorithm(CartPole, **{**BASE, "seed": 2}).policy
-    fresh.load_state_dict(earlier)
-    assert torch.equal(torch.cat([p.flatten() for p in fresh.parameters()]), parameters(algorithm))
-
-
-@pytest.mark.parametrize(
-    "ways", [(compiled, lambda algorithm: algorithm), (lambda algorithm: algorithm, compiled)]
-)
-def test_checkpoints_go_between_compiled_and_not(ways, tmp_path):
-    config = {**BASE, "engine": "eager"}
-    first, second = (Trainer(CartPole, algorithm_config=config, track=False) for _ in range(2))
-    ways[0](first.algorithm)
-    first.step()
-    path = first.save(tmp_path)
-    ways[1](second.algorithm)
-    second.step()
-    second.load(path)
-    assert torch.equal(parameters(first.algorithm), parameters(second.algorithm))
-    for trainer in (first, second):
-        torch.manual_seed(9)
-        trainer.step()
-    assert torch.allclose(parameters(first.algorithm), parameters(second.algorithm), atol=1e-6)

@@ -15,7 +15,6 @@ from .data import NonFiniteError
 from .hparams import Hparams
 from .optimizers import OptimizerOptions, make_optimizer
 from .passes import Passes
-from .policy_file import plain_parameters
 from .ppo import PPOLoss
 
 _MAX_SKIPPED_STEPS = 10
@@ -185,7 +184,7 @@ class Learner:
 
     def state_dict(self) -> dict[str, Any]:
         """Return what the next update needs of those before it."""
-        named = plain_parameters(self.passes.policy)
+        named = dict(self.passes.policy.named_parameters())
         names = {id(parameter): name for name, parameter in named.items()}
         return {
             "parameters": [names[id(parameter)] for parameter in self.parameters],
@@ -217,7 +216,7 @@ class Learner:
         if "parameters" not in state:
             # Until rlstack 0.1.0, what was frozen when the algorithm was made was all that could be.
             return
-        named = plain_parameters(self.passes.policy)
+        named = dict(self.passes.policy.named_parameters())
         for name, parameter in named.items():
             parameter.requires_grad_(name not in state["frozen"])
         self.parameters = [named[name] for name in state["parameters"]]

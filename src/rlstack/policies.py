@@ -38,7 +38,6 @@ class _Policy(nn.Module, ABC):
         clip_actions: bool = True,
     ) -> None:
         super().__init__()
-        policy_file.refuse_compiled(model)
         if not isinstance(model, self.model_base):
             raise TypeError(
                 f"model is a {type(model).__name__}, expected a {self.model_base.__name__}: "
@@ -59,7 +58,6 @@ class _Policy(nn.Module, ABC):
         self.distribution_cls = distribution_cls or default_distribution(self.action_spec)
         self.normalizer = ObservationNormalizer(self.observation_spec) if normalize_observations else None
         self.clip_actions(clip_actions)
-        policy_file.name_plainly(self)
 
     def clip_actions(self, clip: bool, /) -> None:
         """Say whether a Normal on bounds is clipped and mapped onto them; others always are what they are."""

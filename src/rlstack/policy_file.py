@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -81,52 +81,6 @@ def make_parts(
     model_cls = model_cls or _resolve(description, "model_cls", _MODELS, path)
     distribution_cls = distribution_cls or _resolve(description, "distribution_cls", _DISTRIBUTIONS, path)
     return model_cls(observation_spec, action_spec, **description["model_config"]), distribution_cls
-
-
-def plain_name(name: str) -> str:
-    """Return the name of a parameter as if no layer around it were compiled."""
-    return name.replace("_orig_mod.", "")
-
-
-def plain_parameters(policy: nn.Module) -> dict[str, nn.Parameter]:
-    """Return a policy's parameters by their plain names."""
-    return {plain_name(name): parameter for name, parameter in policy.named_parameters()}
-
-
-def refuse_compiled(model: nn.Module) -> None:
-    """Refuse a model that is compiled as a whole; its layers may be.
-
-    Raises:
-        TypeError: If it is.
-    """
-    if hasattr(model, "_orig_mod"):
-        raise TypeError(
-            f"model is a compiled {type(model._orig_mod).__name__}, expected it as it was: "
-            "engine='compile' compiles it"
-        )
-
-
-def name_plainly(policy: nn.Module) -> None:
-    """Let a policy's `state_dict` have plain names, and `load_state_dict` take them, whatever is compiled."""
-    policy.register_state_dict_post_hook(_make_plain)
-    policy.register_load_state_dict_pre_hook(_make_own)
-
-
-def _make_plain(_policy: nn.Module, state: dict[str, Any], prefix: str, *_: object) -> None:
-    _rename(state, prefix, plain_name)
-
-
-def _make_own(policy: nn.Module, state: dict[str, Any], prefix: str, *_: object) -> None:
-    named = [*policy.named_parameters(), *policy.named_buffers()]
-    own = {plain_name(name): name for name, _value in named}
-    _rename(state, prefix, lambda name: own.get(plain_name(name), name))
-
-
-def _rename(state: dict[str, Any], prefix: str, new: Callable[[str], str]) -> None:
-    for key in [key for key in state if key.startswith(prefix)]:
-        name = prefix + new(key.removeprefix(prefix))
-        if name != key:
-            state[name] = state.pop(key)
 
 
 def name_of(cls: type) -> str:

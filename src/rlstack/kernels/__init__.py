@@ -24,9 +24,7 @@ def kernel_class(policy: Policy | RecurrentPolicy, *, amp: bool) -> type[Kernel]
     model = policy.model
     cls: type[Kernel]
     if type(model) in Policy.default_models:
-        if not isinstance(model.policy, nn.Sequential) or not isinstance(model.value, nn.Sequential):
-            return None
-        layers = [*list(model.policy)[:-1], *model.value]
+        layers = [*model.policy[:-1], *model.value]
         cls, expected = MLPKernel, all(type(layer) in (nn.Linear, *_ACTIVATIONS) for layer in layers)
     elif type(model) in RecurrentPolicy.default_models:
         # Cells in 16 bits would lose what they remember.
