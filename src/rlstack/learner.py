@@ -15,6 +15,7 @@ from .data import NonFiniteError
 from .hparams import Hparams
 from .optimizers import OptimizerOptions, make_optimizer
 from .passes import Passes
+from .policy_file import plain_name
 from .ppo import PPOLoss
 
 _MAX_SKIPPED_STEPS = 10
@@ -184,7 +185,7 @@ class Learner:
 
     def state_dict(self) -> dict[str, Any]:
         """Return what the next update needs of those before it."""
-        named = dict(self.passes.policy.named_parameters())
+        named = {plain_name(name): value for name, value in self.passes.policy.named_parameters()}
         names = {id(parameter): name for name, parameter in named.items()}
         return {
             "parameters": [names[id(parameter)] for parameter in self.parameters],
@@ -216,10 +217,11 @@ class Learner:
         if "parameters" not in state:
             # Until rlstack 0.1.0, what was frozen when the algorithm was made was all that could be.
             return
-        named = dict(self.passes.policy.named_parameters())
+        named = {plain_name(name): value for name, value in self.passes.policy.named_parameters()}
+        trained, frozen = ([plain_name(name) for name in state[key]] for key in ("parameters", "frozen"))
         for name, parameter in named.items():
-            parameter.requires_grad_(name not in state["frozen"])
-        self.parameters = [named[name] for name in state["parameters"]]
+            parameter.requires_grad_(name not in frozen)
+        self.parameters = [named[name] for name in trained]
         if len(self.optimizer.param_groups) == 1:
             self.optimizer.param_groups[0]["params"] = list(self.parameters)
 

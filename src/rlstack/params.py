@@ -6,6 +6,7 @@ import torch
 
 from .hparams import Hparams, flatten
 from .policies import Policy, RecurrentPolicy
+from .policy_file import uncompiled
 
 
 def describe_params(
@@ -22,7 +23,7 @@ def describe_params(
     values: dict[str, Any] = {
         name: value for name, value in vars(hparams).items() if not name.startswith("_") and name != "model"
     }
-    values["model_cls"] = type(policy.model)
+    values["model_cls"] = type(uncompiled(policy.model))
     values["model_config"] = policy.model.config
     values["distribution_cls"] = policy.distribution_cls
     defaults = optimizer.defaults.items()

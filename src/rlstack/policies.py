@@ -39,9 +39,11 @@ class _Policy(nn.Module, ABC):
     ) -> None:
         super().__init__()
         if not isinstance(model, self.model_base):
+            advice = f"derive it from that, {type(self).__name__} takes no other"
+            if policy_file.uncompiled(model) is not model:
+                advice = 'hand over the model itself; engine="compile" compiles it while training'
             raise TypeError(
-                f"model is a {type(model).__name__}, expected a {self.model_base.__name__}: "
-                f"derive it from that, {type(self).__name__} takes no other"
+                f"model is a {type(model).__name__}, expected a {self.model_base.__name__}: {advice}"
             )
         if not hasattr(model, "action_spec"):
             cls = type(model).__name__
@@ -58,6 +60,7 @@ class _Policy(nn.Module, ABC):
         self.distribution_cls = distribution_cls or default_distribution(self.action_spec)
         self.normalizer = ObservationNormalizer(self.observation_spec) if normalize_observations else None
         self.clip_actions(clip_actions)
+        policy_file.name_as_uncompiled(self)
 
     def clip_actions(self, clip: bool, /) -> None:
         """Say whether a Normal on bounds is clipped and mapped onto them; others always are what they are."""
@@ -192,7 +195,7 @@ class _Policy(nn.Module, ABC):
             "policy": type(self).__name__,
             "observation_spec": specs.to_json(self.observation_spec),
             "action_spec": specs.to_json(self.action_spec),
-            "model_cls": policy_file.name_of(type(self.model)),
+            "model_cls": policy_file.name_of(type(policy_file.uncompiled(self.model))),
             "model_config": self.model.config,
             "distribution_cls": policy_file.name_of(self.distribution_cls),
             "normalize_observations": self.normalizer is not None,

@@ -14,6 +14,8 @@ from . import distributions, models, specs
 from .files import write_file
 
 _FORMAT = "rlstack.policy.1"
+_COMPILED = "_orig_mod"
+"""Where torch.compile keeps the module that it wraps."""
 
 
 class PolicyFileError(ValueError):
@@ -81,6 +83,41 @@ def make_parts(
     model_cls = model_cls or _resolve(description, "model_cls", _MODELS, path)
     distribution_cls = distribution_cls or _resolve(description, "distribution_cls", _DISTRIBUTIONS, path)
     return model_cls(observation_spec, action_spec, **description["model_config"]), distribution_cls
+
+
+def uncompiled(module: Any) -> Any:
+    """Return the module that torch.compile has wrapped; itself where there is no other."""
+    return getattr(module, _COMPILED, module)
+
+
+def plain_name(name: str) -> str:
+    """Return the name that a parameter, buffer or module has where nothing is compiled."""
+    return ".".join(part for part in name.split(".") if part != _COMPILED)
+
+
+def name_as_uncompiled(policy: nn.Module) -> None:
+    """Let a policy's `state_dict` and `load_state_dict` name everything as if no part of it were compiled."""
+    policy.register_state_dict_post_hook(_to_plain)
+    policy.register_load_state_dict_pre_hook(_from_plain)
+
+
+def _to_plain(policy: nn.Module, state: dict[str, Any], prefix: str, _: Any) -> None:
+    renamed = {plain_name(key) if key.startswith(prefix) else key: value for key, value in state.items()}
+    state.clear()
+    state.update(renamed)
+
+
+def _from_plain(policy: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    # A wrapper comes before what it wraps, which has the parameters.
+    homes = {plain_name(name): name for name, _ in policy.named_modules(remove_duplicate=False)}
+    renamed = {}
+    for key, value in state.items():
+        if key.startswith(prefix):
+            home, dot, leaf = plain_name(key.removeprefix(prefix)).rpartition(".")
+            key = prefix + homes.get(home, home) + dot + leaf
+        renamed[key] = value
+    state.clear()
+    state.update(renamed)
 
 
 def name_of(cls: type) -> str:

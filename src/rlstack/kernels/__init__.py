@@ -24,8 +24,11 @@ def kernel_class(policy: Policy | RecurrentPolicy, *, amp: bool) -> type[Kernel]
     model = policy.model
     cls: type[Kernel]
     if type(model) in Policy.default_models:
-        layers = [*model.policy[:-1], *model.value]
-        cls, expected = MLPKernel, all(type(layer) in (nn.Linear, *_ACTIVATIONS) for layer in layers)
+        # Whatever has taken their places may have no layers to look at.
+        plain_mlps = type(model.policy) is nn.Sequential and type(model.value) is nn.Sequential
+        layers = [*model.policy[:-1], *model.value] if plain_mlps else []
+        plain_mlps = plain_mlps and all(type(layer) in (nn.Linear, *_ACTIVATIONS) for layer in layers)
+        cls, expected = MLPKernel, plain_mlps
     elif type(model) in RecurrentPolicy.default_models:
         # Cells in 16 bits would lose what they remember.
         lstm = model.lstm
