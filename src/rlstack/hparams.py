@@ -50,7 +50,7 @@ class Hparams:
     num_envs: _Count = 8192
     """Environments simulated in parallel."""
     optimizer_cls: Callable[..., torch.optim.Optimizer] = torch.optim.Adam
-    """Class of the optimizer."""
+    """Class of the optimizer, one that takes dense gradients of any shape; it is tried when it is made."""
     optimizer_config: dict[str, Any] | None = None
     """Options handed to `optimizer_cls`, with `lr` 1e-3 by default; without a schedule, `lr` may be set on
     `learner.optimizer` later."""

@@ -148,8 +148,9 @@ class _MLP(Model):
         activation_fn: str = "relu",
     ) -> None:
         super().__init__(observation_spec, action_spec, hiddens=hiddens, activation_fn=activation_fn)
-        if activation_fn not in ACTIVATIONS:
-            raise ValueError(f"activation_fn is {activation_fn!r}{did_you_mean(activation_fn, ACTIVATIONS)}")
+        if str(activation_fn) not in ACTIVATIONS:
+            known = did_you_mean(str(activation_fn), ACTIVATIONS)
+            raise ValueError(f"activation_fn is {activation_fn!r}{known}")
         _check_sizes("hiddens", hiddens)
         self.encoder = ObservationEncoder(self.observation_spec)
         sizes = [self.encoder.size, *hiddens]

@@ -1,10 +1,8 @@
-"""Optimizers: how they are made, and their options as given, set by hand and found in checkpoints."""
+"""Optimizers: made and tried, and their options as given, set by hand and found in checkpoints."""
 
 import inspect
 import logging
 import math
-from collections.abc import Mapping
-from contextlib import nullcontext
 from typing import Any, final
 
 import torch
@@ -17,86 +15,96 @@ _log = logging.getLogger(__name__)
 
 
 def make_optimizer(
-    hparams: Hparams, parameters: list[torch.nn.Parameter], device: torch.device
+    hparams: Hparams, parameters: list[nn.Parameter], device: torch.device
 ) -> torch.optim.Optimizer:
     """Return the optimizer, fused where its class can be: that is faster, and lets the device gate it.
 
     On a GPU its steps can be recorded too where its class can: its learning rate is a tensor then.
+
+    Raises:
+        HparamsError: If its class can't be used, or an option of it is unknown or can't be.
     """
-    if not isinstance(hparams.optimizer_cls, type) or not issubclass(
-        hparams.optimizer_cls, torch.optim.Optimizer
-    ):
-        raise HparamsError(f"optimizer_cls is {hparams.optimizer_cls!r}, expected a class of torch.optim")
-    closure = inspect.signature(hparams.optimizer_cls.step).parameters.get("closure")
+    cls = hparams.optimizer_cls
+    if not isinstance(cls, type) or not issubclass(cls, torch.optim.Optimizer):
+        raise HparamsError(f"optimizer_cls is {cls!r}, expected a class of torch.optim")
+    closure = inspect.signature(cls.step).parameters.get("closure")
     if closure is not None and closure.default is inspect.Parameter.empty:
-        raise HparamsError(
-            f"optimizer_cls is {hparams.optimizer_cls.__name__}, which needs a closure: use another"
-        )
+        raise HparamsError(f"optimizer_cls is {cls.__name__}, which needs a closure: use another")
+    known = inspect.signature(cls).parameters
+    if "lr" not in known and all(each.kind is not each.VAR_KEYWORD for each in known.values()):
+        raise HparamsError(f"optimizer_cls is {cls.__name__}, which takes no learning rate lr: use another")
     options = {"lr": 1e-3, **(hparams.optimizer_config or {})}
-    check_options(options, hparams.optimizer_cls, "optimizer_config")
-    _check_kinds(options, hparams.optimizer_cls)
-    can_fuse = "fused" in inspect.signature(hparams.optimizer_cls).parameters
-    if can_fuse and not {"fused", "foreach", "differentiable", "capturable"} & set(options):
+    check_options(options, cls, "optimizer_config")
+    for name, value in options.items():
+        default = 0.0 if name == "lr" else known[name].default if name in known else None
+        expected = _expectation(value, default)
+        if expected is None and name in known and known[name].annotation == bool | None:
+            expected = None if isinstance(value, bool | None) else "True, False or None"
+        if expected:
+            raise HparamsError(f"optimizer_config.{name} is {value!r}, expected {expected}")
+    if "fused" in known and not {"fused", "foreach", "differentiable", "capturable"} & set(options):
         options["fused"] = True
-        if device.type == "cuda" and "capturable" in inspect.signature(hparams.optimizer_cls).parameters:
-            options |= {
-                "capturable": True,
-                "lr": torch.tensor(float(options["lr"]), dtype=torch.float32, device=device),
-            }
+        if device.type == "cuda" and "capturable" in known:
+            lr = torch.tensor(float(options["lr"]), dtype=torch.float32, device=device)
+            options |= {"capturable": True, "lr": lr}
     try:
-        optimizer = hparams.optimizer_cls(parameters, **options)
-    except (TypeError, ValueError) as error:
-        raise HparamsError(f"optimizer_config: {error}") from None
-    _try_step(hparams.optimizer_cls, options, parameters[:1])
+        optimizer = _make(cls, parameters, options)
+    except Exception as error:
+        # Whatever a class raises, it is named as its own.
+        raise HparamsError(f"optimizer_config: {error} (optimizer_cls is {cls.__name__})") from error
+    _try(cls, parameters, options, device)
+    return optimizer
+
+
+def _expectation(value: Any, default: Any) -> str | None:
+    """Return what an option must be by its default, in words, where its value isn't that; else None."""
+    if isinstance(default, bool):
+        return None if isinstance(value, bool) else "True or False"
+    if is_number(default):
+        finite = is_number(value) and math.isfinite(value)
+        fits = finite or (isinstance(value, Tensor) and value.numel() == 1)
+        return None if fits else "a number"
+    if isinstance(default, tuple) and all(is_number(each) or each is None for each in default):
+        fits = isinstance(value, tuple | list) and len(value) == len(default)
+        fits = fits and not any(map(_expectation, value, default))
+        return None if fits else f"{len(default)} numbers, like {default}"
+    return None
+
+
+def _make(
+    cls: type[torch.optim.Optimizer], parameters: list[nn.Parameter], options: dict[str, Any]
+) -> torch.optim.Optimizer:
+    optimizer = cls(parameters, **options)
     if options.get("capturable"):
         # torch would warn of every step that isn't recorded; the first update never is.
         optimizer._warned_capturable_if_run_uncaptured = True
     return optimizer
 
 
-def _check_kinds(options: Mapping[str, Any], optimizer_cls: type[torch.optim.Optimizer]) -> None:
-    """Refuse options of another kind than their defaults are: torch's own errors don't name them.
-
-    Raises:
-        HparamsError: With what was given and what was expected.
-    """
-    for name, value in options.items():
-        parameter = inspect.signature(optimizer_cls).parameters.get(name)
-        default = None if parameter is None else parameter.default
-        if name == "lr" or _is_number(default):
-            fits, expected = isinstance(value, Tensor) or _is_number(value), "a number"
-        elif isinstance(default, bool):
-            fits, expected = isinstance(value, bool), "True or False"
-        elif isinstance(default, tuple):
-            fits = isinstance(value, list | tuple) and [*map(_is_number, value)] == [True] * len(default)
-            expected = f"{len(default)} numbers, like {default}"
-        else:
-            continue
-        if not fits:
-            raise HparamsError(f"optimizer_config.{name} is {value!r}, expected {expected}")
-
-
-def _is_number(value: Any) -> bool:
-    return is_number(value) and math.isfinite(value)
-
-
-def _try_step(
-    optimizer_cls: type[torch.optim.Optimizer], options: Mapping[str, Any], parameters: list[nn.Parameter]
+@torch.no_grad()
+def _try(
+    cls: type[torch.optim.Optimizer],
+    parameters: list[nn.Parameter],
+    options: dict[str, Any],
+    device: torch.device,
 ) -> None:
-    """Make one step on copies of parameters, so that an optimizer that can't is named in time.
+    """Make a step on small parameters of the same dtypes and dimensions.
 
     Raises:
-        HparamsError: If it raises an error.
+        HparamsError: If that can't be; it would otherwise be found in the middle of the first update.
     """
-    copies = [nn.Parameter(parameter.detach().clone()) for parameter in parameters]
-    for copy in copies:
-        copy.grad = torch.zeros_like(copy)
+    shapes = {(tuple(min(size, 2) for size in each.shape), each.dtype) for each in parameters}
+    small = [nn.Parameter(torch.zeros(shape, dtype=dtype, device=device)) for shape, dtype in shapes]
+    for parameter in small:
+        parameter.grad = torch.zeros_like(parameter)
     try:
-        with keep_random_state(copies[0].device) if copies else nullcontext():
-            optimizer_cls(copies, **options).step()
+        with keep_random_state(device):
+            _make(cls, small, options).step()
     except Exception as error:
+        said = str(error).strip().splitlines() or [""]
         raise HparamsError(
-            f"optimizer_cls is {optimizer_cls.__name__}, whose step raised {type(error).__name__}: {error}"
+            f"optimizer_cls is {cls.__name__}, which can't make a step on these parameters with this "
+            f"optimizer_config ({type(error).__name__}: {said[0]}): use another"
         ) from error
 
 
