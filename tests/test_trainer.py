@@ -100,9 +100,10 @@ def test_evaluations_do_not_disturb_training():
     assert torch.equal(train(), train(steps_per_eval=1, eval_env_config={"start_theta": 0.0}))
 
 
-def test_steps_per_eval_must_be_positive():
-    with pytest.raises(ValueError, match="steps_per_eval is 0"):
-        make().run(steps_per_eval=0)
+@pytest.mark.parametrize("value", [0, True, 1.5])
+def test_steps_per_eval_must_be_a_positive_integer(value):
+    with pytest.raises(ValueError, match=f"steps_per_eval is {value}"):
+        make().run(steps_per_eval=value)
 
 
 class Interrupts(Condition):

@@ -223,8 +223,8 @@ class Trainer:
         stop_conditions: Sequence[Condition] | None = None,
     ) -> Iterator[Stats]:
         """Train as `run` does, and yield the statistics after every update."""
-        if steps_per_eval is not None and steps_per_eval < 1:
-            raise ValueError(f"steps_per_eval is {steps_per_eval}, expected at least 1, or None for never")
+        if steps_per_eval is not None and (type(steps_per_eval) is not int or steps_per_eval < 1):
+            raise ValueError(f"steps_per_eval is {steps_per_eval!r}, expected at least 1, or None for never")
         stop = self.stop_condition if stop_conditions is None else any_of(stop_conditions)
         stop.reset()
         self.interrupted, status = None, "FAILED"
