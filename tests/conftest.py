@@ -5,6 +5,7 @@ import shutil
 import pytest
 import torch
 from filelock import FileLock
+from hypothesis import settings
 
 from rlstack import device
 
@@ -13,6 +14,9 @@ os.environ["MLFLOW_LOGGING_LEVEL"] = "WARNING"
 # Two test processes share two cores, with the processes that they start.
 os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
+# How long an example takes says nothing where other processes work too.
+settings.register_profile("shared", deadline=None)
+settings.load_profile("shared")
 
 
 @pytest.fixture(autouse=True)

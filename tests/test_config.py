@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlstack.config import ConfigError, dump, find_class, find_classes, parse
@@ -22,11 +22,13 @@ VALUES = st.recursive(
 )
 
 
+@settings(max_examples=50)
 @given(st.dictionaries(TEXTS, VALUES))
 def test_what_is_written_is_read(values):
     assert parse(dump(values), "x.yaml") == values
 
 
+@settings(max_examples=50)
 @given(st.dictionaries(TEXTS, VALUES))
 def test_json_is_yaml(values):
     assert parse(json.dumps(values), "x.json") == values

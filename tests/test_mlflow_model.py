@@ -45,16 +45,37 @@ class OddNames(envs.Sound):
 
 LOAD = """
 import sys, mlflow, numpy
-uri, inputs, outputs = sys.argv[1:]
-assert "rlstack" not in sys.modules
-model = mlflow.pytorch.load_model(uri)
-import torch
-given = [torch.from_numpy(part) for part in numpy.load(inputs).values()]
-made = model(*given)
-made = [made] if isinstance(made, torch.Tensor) else list(made)
-numpy.savez(outputs, *[part.detach().numpy() for part in made])
-assert "rlstack" not in sys.modules
+for line in sys.stdin:
+    uri, inputs, outputs = line.split()
+    model = mlflow.pytorch.load_model(uri)
+    import torch
+    given = [torch.from_numpy(part) for part in numpy.load(inputs).values()]
+    made = model(*given)
+    made = [made] if isinstance(made, torch.Tensor) else list(made)
+    numpy.savez(outputs, *[part.detach().numpy() for part in made])
+    print("done without rlstack" if "rlstack" not in sys.modules else "done with rlstack", flush=True)
 """
+
+
+@pytest.fixture(scope="module")
+def loader(mlflow_uri):
+    """Return a function that lets a process without rlstack load a model and call it."""
+    environment = {
+        **os.environ,
+        "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+        "MLFLOW_TRACKING_URI": mlflow_uri,
+    }
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    process = subprocess.Popen([sys.executable, "-c", LOAD], env=environment, **pipes)
+
+    def load(uri, inputs, outputs):
+        print(uri, inputs, outputs, file=process.stdin, flush=True)
+        said = process.stdout.readline()
+        assert said == "done without rlstack\n"
+
+    yield load
+    process.stdin.close()
+    process.wait(30)
 
 
 @pytest.mark.parametrize(
@@ -67,7 +88,7 @@ assert "rlstack" not in sys.modules
         (OddNames, Algorithm, {}),
     ],
 )
-def test_loaded_without_pickle_it_acts_as_the_policy(env_cls, cls, changes, tracked, tmp_path):
+def test_loaded_without_pickle_it_acts_as_the_policy(env_cls, cls, changes, tracked, tmp_path, loader):
     algorithm = trained(env_cls, cls, **changes)
     policy = algorithm.policy
     with mlflow.start_run() as run:
@@ -86,14 +107,7 @@ def test_loaded_without_pickle_it_acts_as_the_policy(env_cls, cls, changes, trac
     assert [spec.shape[1:] for spec in signature.inputs.inputs] == [tuple(part.shape[1:]) for part in parts]
     inputs, outputs = tmp_path / "inputs.npz", tmp_path / "outputs.npz"
     np.savez(inputs, *[part.numpy() for part in parts])
-    environment = {**os.environ, "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"}
-    done = subprocess.run(
-        [sys.executable, "-c", LOAD, uri, str(inputs), str(outputs)],
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
+    loader(uri, inputs, outputs)
     made = [torch.from_numpy(part) for part in np.load(outputs).values()]
     step = policy.act(obs, state, deterministic=True)
     expected = _leaves(policy.action_spec, step.actions)

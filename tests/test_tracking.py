@@ -204,6 +204,7 @@ def test_two_processes_make_one_store(tmp_path, monkeypatch):
     client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
     runs = client.search_runs(["0"])
     assert [run.data.metrics["algorithm/steps"] for run in runs] == [3, 3]
+    assert [run.info.status for run in runs] == ["FINISHED", "FINISHED"]
 
 
 def test_many_parameters(tracked):
@@ -253,19 +254,13 @@ for _ in range(3):
 """
 
 
-@pytest.mark.parametrize("where", ["setting", "working directory"])
-def test_a_script_that_just_ends_is_tracked_to_its_end(where, tmp_path, mlflow_uri, monkeypatch):
-    uri = mlflow_uri
-    if where == "setting":
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    else:
-        monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        uri = f"sqlite:///{tmp_path}/mlflow.db"
-    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", f"script {where}")
+def test_a_script_that_just_ends_is_tracked_to_its_end(tmp_path, mlflow_uri, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_uri)
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "script")
     done = subprocess.run([sys.executable, "-c", SCRIPT], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    client = mlflow.MlflowClient(uri)
-    [run] = client.search_runs([client.get_experiment_by_name(f"script {where}").experiment_id])
+    client = mlflow.MlflowClient(mlflow_uri)
+    [run] = client.search_runs([client.get_experiment_by_name("script").experiment_id])
     assert run.data.metrics["algorithm/steps"] == 3
     assert run.info.status == "FINISHED"
 
