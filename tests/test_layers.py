@@ -9,7 +9,7 @@ import rlstack
 
 SOURCE = Path(rlstack.__file__).parent
 ORDER = """
-    data rows specs moments schedulers hparams distributions encoders models files journal trees
+    nested data rows specs moments schedulers hparams distributions encoders models files journal trees
     policy_file policies params policy_check watch horizon_watch
     env.base env.dummy env.classic env buffer ppo advantages
     device workers passes kernels.base kernels.mlp kernels.lstm kernels.outputs kernels.passes kernels

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from .nested import flatten
 from .recipes import RECIPES
 
 TRACKING, USAGE, ENVIRONMENT, NON_FINITE, CHECKPOINT, INTERRUPTED = 1, 2, 3, 4, 5, 130
@@ -90,20 +91,12 @@ def show(result: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(result))
         return
-    flat = _flatten(result)
+    flat = flatten(result)
     width = max(map(len, flat))
     for name, value in flat.items():
         click.echo(
             f"{name:<{width}}  {value:.6g}" if isinstance(value, float) else f"{name:<{width}}  {value}"
         )
-
-
-def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        nested = isinstance(value, dict) and value
-        flat |= _flatten(value, f"{prefix}{name}.") if nested else {prefix + name: value}
-    return flat
 
 
 @contextmanager

@@ -13,7 +13,7 @@ _MARGIN = 1.05
 """How many times the gap of a steady rise is too much; what learns well has stayed below 0.75 times it."""
 _PATIENCE = 20
 """How many resets in a row are too many: an untrained value function has a large gap for a while."""
-_RESETS = 8
+RESETS = 8
 """How many horizons to advise between resets."""
 
 
@@ -60,7 +60,7 @@ class HorizonWatch:
             )
 
     def _advice(self) -> str:
-        resets = max(_RESETS, 4 * self._resets)
+        resets = max(RESETS, 4 * self._resets)
         if self._max_horizon is not None:
             resets = min(resets, self._max_horizon // self._horizon)
         if resets > self._resets:

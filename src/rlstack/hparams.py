@@ -10,6 +10,7 @@ import torch
 from pydantic import ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass
 
+from . import nested
 from .schedulers import Kind, Schedule, StepScheduler
 
 _CONFIG = ConfigDict(arbitrary_types_allowed=True, strict=True, allow_inf_nan=False)
@@ -252,19 +253,17 @@ def check_options(options: Mapping[str, Any], callee: Callable[..., Any], name: 
             )
 
 
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+def flatten(values: Mapping[str, Any]) -> dict[str, str]:
     """Return nested values as one level of dotted names and short texts, for tracking."""
-    flat: dict[str, str] = {}
-    for name, value in values.items():
-        if isinstance(value, Mapping) and value:
-            flat |= flatten(value, f"{prefix}{name}.")
-        elif isinstance(value, type):
-            flat[f"{prefix}{name}"] = f"{value.__module__}.{value.__qualname__}"
-        elif isinstance(value, torch.nn.Module) or is_dataclass(value):
-            flat[f"{prefix}{name}"] = type(value).__qualname__
-        else:
-            flat[f"{prefix}{name}"] = str(value)
-    return flat
+    return {name: _short(value) for name, value in nested.flatten(values).items()}
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, type):
+        return f"{value.__module__}.{value.__qualname__}"
+    if isinstance(value, torch.nn.Module) or is_dataclass(value):
+        return type(value).__qualname__
+    return str(value)
 
 
 def _explain(detail: Any) -> str:

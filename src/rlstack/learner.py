@@ -185,7 +185,7 @@ class Learner:
 
     def state_dict(self) -> dict[str, Any]:
         """Return what the next update needs of those before it."""
-        named = {plain_name(name): value for name, value in self.passes.policy.named_parameters()}
+        named = self._named_parameters()
         names = {id(parameter): name for name, parameter in named.items()}
         return {
             "parameters": [names[id(parameter)] for parameter in self.parameters],
@@ -212,12 +212,16 @@ class Learner:
         self.updates, self.skipped_steps = state["updates"], state["skipped_steps"]
         self._records.clear()
 
+    def _named_parameters(self) -> dict[str, torch.nn.Parameter]:
+        """Return the policy's parameters, by the names that they have where nothing is compiled."""
+        return {plain_name(name): value for name, value in self.passes.policy.named_parameters()}
+
     def _load_parameters(self, state: Mapping[str, Any]) -> None:
         """Freeze what was frozen, and give the optimizer its parameters in the order in which it had them."""
         if "parameters" not in state:
             # Until rlstack 0.1.0, what was frozen when the algorithm was made was all that could be.
             return
-        named = {plain_name(name): value for name, value in self.passes.policy.named_parameters()}
+        named = self._named_parameters()
         trained, frozen = ([plain_name(name) for name in state[key]] for key in ("parameters", "frozen"))
         for name, parameter in named.items():
             parameter.requires_grad_(name not in frozen)

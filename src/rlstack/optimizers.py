@@ -168,13 +168,13 @@ class OptimizerOptions:
         before = [dict(group) for group in self._optimizer.param_groups]
         self._optimizer.load_state_dict(state)
         for group, mine in zip(self._optimizer.param_groups, before, strict=True):
-            theirs = dict(group)
+            lr = float(group["lr"])
             for key in mine.keys() - {"params", "lr"}:
                 if given is None or given.get(key) != self.given.get(key):
                     group[key] = mine[key]
             group["lr"] = mine["lr"]
             same = given is not None and given["lr"] == self.given["lr"]
-            self._set(group, float(theirs["lr"]) if same else self.given["lr"] * lr_scale)
+            self._set(group, lr if same else self.given["lr"] * lr_scale)
         self._remember()
 
     def _set(self, group: dict[str, Any], lr: float) -> None:

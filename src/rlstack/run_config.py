@@ -14,7 +14,7 @@ Every key may be left out.
 """
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Self, final, get_type_hints
@@ -28,6 +28,7 @@ from .config import ConfigError, find_classes, parse, plain_values
 from .data import is_number
 from .hparams import HparamsError, check_options, checked, did_you_mean
 from .names import merge
+from .nested import flatten
 from .run_options import ALGORITHMS, CheckpointConfig, OnNonFinite
 
 _CONDITIONS = {
@@ -144,8 +145,8 @@ class RunConfig:
 
     def ignored_by(self, said: Mapping[str, Any]) -> list[str]:
         """Return what this asks for that the run with this config.yaml is not, by name, when it goes on."""
-        plain, theirs = plain_values(self.algorithm_config), said["algorithm_config"]
-        names = [f"{name}={value}" for name, value in _flat(plain) if value != _get(theirs, name)]
+        mine, theirs = flatten(plain_values(self.algorithm_config)), flatten(said["algorithm_config"])
+        names = [f"{k}={value}" for k, value in mine.items() if value not in ({}, theirs.get(k))]
         # That of the default can't be told from none.
         if self.algorithm not in (said["algorithm"], type(self).algorithm):
             names.append(f"algorithm={self.algorithm}")
@@ -218,22 +219,6 @@ def _condition(said: Any, where: str) -> Condition:
         return cls(**arguments)
     except ValueError as error:
         raise ConfigError(f"{where}: {error}") from None
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield dotted names and values."""
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
-
-
-def _get(values: Any, name: str) -> Any:
-    """Return the value with a dotted name, None if there is none."""
-    for key in name.split("."):
-        values = values.get(key) if isinstance(values, Mapping) else None
-    return values
 
 
 _TYPES = {str: "a text", int: "an integer", float: "a number"}

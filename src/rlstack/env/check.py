@@ -12,6 +12,7 @@ import torch
 
 from ..data import Config, Device, NonFiniteError, keep_random_state
 from ..device import resolve_device
+from ..horizon_watch import RESETS
 from ..hparams import Hparams
 from . import checks
 from .base import EnvError, EnvFactory, checked_step
@@ -36,8 +37,6 @@ CHECKS: Final[dict[str, Check]] = {
 _FIRST: Final = ("construction", "reset", "steps")
 """Those without which the others make no sense."""
 _MANY_ENVS: Final = 4096
-_RESETS: Final = 8
-"""How many horizons between resets to advise."""
 _TIMED: Final = 0.5
 """How long to measure the speed, s."""
 
@@ -179,7 +178,7 @@ def _resets(subject: Subject, name: str) -> str:
     said = f"By default all simulations are reset every {hp.horizon * hp.horizons_per_env_reset} steps"
     if most is not None and most < 2 * hp.horizon:
         return f"{said}: its max_horizon is {most}"
-    advice = _RESETS if most is None else min(_RESETS, most // hp.horizon)
+    advice = RESETS if most is None else min(RESETS, most // hp.horizon)
     return f"{said}: if the task lasts longer, set horizons_per_env_reset={advice} or a longer horizon"
 
 
