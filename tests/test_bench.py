@@ -30,8 +30,11 @@ def against(monkeypatch):
     return against
 
 
-# A git hook's GIT_DIR would lead to another repository; and two files of one size and second share bytecode.
-ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+# A git hook's GIT_DIR leads to another repository, and a `make` around this suite hands its own flags on;
+# two files of one size and second share bytecode.
+ENVIRONMENT = {
+    name: value for name, value in os.environ.items() if not name.startswith(("GIT_", "MAKE", "MFLAGS"))
+}
 ENVIRONMENT["PYTHONDONTWRITEBYTECODE"] = "1"
 
 
