@@ -145,7 +145,9 @@ def damaged(path, **changes):
     with safe_open(path, framework="pt") as file:
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         description = json.loads(file.metadata()["rlstack"])
-    description.update(changes)
+    # One without a checksum, as rlstack 0.1.0 wrote them.
+    del description["checksum"]
+    description.update({"format": "rlstack.policy.1", **changes})
     save_file(tensors, path, {"rlstack": json.dumps(description)})
 
 
@@ -187,6 +189,39 @@ def test_other_files(tmp_path, content):
     path.write_bytes(content)
     with pytest.raises(PolicyFileError, match=r"policy\.safetensors"):
         Policy.load(path)
+
+
+def test_every_flipped_bit_is_found(tmp_path):
+    path = tmp_path / "policy.safetensors"
+    make().save(path)
+    whole = path.read_bytes()
+    header = 8 + int.from_bytes(whole[:8], "little")
+    positions = {*range(80), *range(80, header, 7), *range(header, len(whole), 23), len(whole) - 1}
+    for place in sorted(positions):
+        flipped = bytearray(whole)
+        flipped[place] ^= 1 << place % 8
+        path.write_bytes(flipped)
+        with pytest.raises(PolicyFileError, match=r"policy\.safetensors is damaged"):
+            Policy.load(path)
+    path.write_bytes(whole)
+    Policy.load(path)
+
+
+def test_a_policy_is_the_same_file_each_time(tmp_path):
+    policy = make()
+    for name in ("one", "two"):
+        policy.save(tmp_path / name)
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+
+
+def test_a_file_without_a_checksum_loads(tmp_path):
+    path = tmp_path / "policy.safetensors"
+    policy = make()
+    policy.save(path)
+    damaged(path)
+    loaded = Policy.load(path)
+    assert loaded.state_dict().keys() == policy.state_dict().keys()
+    assert all(torch.equal(value, policy.state_dict()[key]) for key, value in loaded.state_dict().items())
 
 
 def test_missing_file(tmp_path):

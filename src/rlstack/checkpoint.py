@@ -29,6 +29,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from . import policy_file
 from .files import sync_directory, write_file
 from .trees import pack, unpack
 
@@ -133,6 +134,8 @@ def read(path: Path) -> Checkpoint:
         return _read(path)
     except OSError as error:
         raise CheckpointError(f"{path} can't be read: {error}") from error
+    except policy_file.PolicyFileError as error:
+        raise CheckpointError(str(error)) from error
 
 
 def manifest(path: Path) -> dict[str, Any]:
@@ -231,7 +234,7 @@ def prune(directory: Path, keep: int) -> None:
 def _read(path: Path) -> Checkpoint:
     said = manifest(path)
     contents: dict[str, dict[str, Tensor]] = {}
-    metadata: dict[str, Any] = {}
+    policy: dict[str, Any] = {}
     for name in _FILES:
         file, expected = path / name, said["files"][name]
         if not isinstance(expected, dict) or file.stat().st_size != expected.get("size"):
@@ -239,13 +242,13 @@ def _read(path: Path) -> Checkpoint:
         data = file.read_bytes()
         if hashlib.sha256(data).hexdigest() != expected.get("sha256"):
             raise CheckpointError(f"{file} is damaged: its checksum is another one")
+        if name == _MODEL:
+            contents[name], policy = policy_file.parse(data, file)
+            continue
         try:
             # In an order that is always the same.
             contents[name] = dict(sorted(load(data).items()))
-            if name == _MODEL:
-                length = int.from_bytes(data[:8], "little")
-                metadata = json.loads(data[8 : 8 + length])["__metadata__"]
-        except (SafetensorError, KeyError, ValueError) as error:
+        except SafetensorError as error:
             raise CheckpointError(f"{file} is damaged: {error}") from error
     try:
         state = {
@@ -253,8 +256,6 @@ def _read(path: Path) -> Checkpoint:
             "optimizer": unpack(said["optimizer"], contents[_OPTIMIZER]),
             **unpack(said["state"], contents[_STATE]),
         }
-        policy = json.loads(metadata["rlstack"])
-        del policy["format"]
         return Checkpoint(path, state, said["info"], policy)
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path / _MANIFEST} is damaged: {error}") from error

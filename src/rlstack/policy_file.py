@@ -1,19 +1,27 @@
-"""Policies on disk: one safetensors file, described in its metadata. No pickle, no code."""
+"""Policies on disk: one safetensors file, described in its metadata. No pickle, no code.
 
+The description has a checksum of the whole file, taken with zeros in the checksum's place.
+"""
+
+import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from . import distributions, models, specs
 from .files import write_file
 
-_FORMAT = "rlstack.policy.1"
+_FORMAT, _UNSEALED = "rlstack.policy.2", "rlstack.policy.1"
+"""With and without a checksum; rlstack 0.1.0 wrote none."""
+_NO_CHECKSUM = "0" * 64
+_CHECKSUM = re.compile(rb'\A.{8}\{"__metadata__":\{"rlstack":"\{\\"checksum\\": \\"([0-9a-f]{64})\\"', re.S)
 _COMPILED = "_orig_mod"
 """Where torch.compile keeps the module that it wraps."""
 
@@ -31,32 +39,52 @@ def write(
         ValueError: If JSON can't hold the description.
         OSError: If the file can't be written; an older one is left as it was.
     """
+    sealed = {"checksum": _NO_CHECKSUM, "format": _FORMAT, **description}
     try:
-        metadata = {"rlstack": json.dumps({"format": _FORMAT, **description})}
+        metadata = {"rlstack": json.dumps(sealed)}
     except TypeError as error:
         raise ValueError(f"the policy's description, model_config among it, can't be JSON: {error}") from None
     # Clones: safetensors refuses tensors that share memory, as tied weights do.
     copies = {key: value.detach().cpu().clone() for key, value in tensors.items()}
-    write_file(Path(path), save(copies, metadata))
+    data = save(copies, metadata)
+    checksum = hashlib.sha256(data).hexdigest()
+    write_file(Path(path), data.replace(_NO_CHECKSUM.encode(), checksum.encode(), 1))
 
 
 def read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return the tensors and the description of a file that `write` wrote.
 
     Raises:
-        PolicyFileError: If it is no such file.
+        PolicyFileError: If it is no such file, or is damaged.
         OSError: If it can't be read.
     """
     if Path(path).is_dir():
         raise IsADirectoryError(f"{path} is a directory, expected a file that Policy.save wrote")
+    return parse(Path(path).read_bytes(), path)
+
+
+def parse(data: bytes, path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return the tensors, by name in the names' order, and the description that a file's bytes hold.
+
+    Raises:
+        PolicyFileError: If they aren't what `write` wrote, or are damaged.
+    """
+    found = _CHECKSUM.match(data)
+    if found is not None:
+        sha256 = hashlib.sha256(data[: found.start(1)] + _NO_CHECKSUM.encode())
+        sha256.update(memoryview(data)[found.end(1) :])
+        if sha256.hexdigest().encode() != found[1]:
+            raise PolicyFileError(f"{path} is damaged: its checksum is another one")
     try:
-        with safe_open(path, framework="pt") as file:
-            description = json.loads((file.metadata() or {})["rlstack"])
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no dict)
-    except (SafetensorError, KeyError, json.JSONDecodeError) as error:
-        raise PolicyFileError(f"{path} is not a policy that rlstack saved: {error}") from error
-    if not isinstance(description, dict) or description.get("format") != _FORMAT:
-        raise PolicyFileError(f"{path} is not of the format {_FORMAT}")
+        tensors = dict(sorted(load(data).items()))
+        length = int.from_bytes(data[:8], "little")
+        description = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["rlstack"])
+    except (SafetensorError, KeyError, ValueError, RecursionError) as error:
+        raise PolicyFileError(f"{path} is damaged, or no policy that rlstack saved: {error}") from error
+    expected = _UNSEALED if found is None else _FORMAT
+    if not isinstance(description, dict) or description.pop("format", None) != expected:
+        raise PolicyFileError(f"{path} is damaged, or not of the format {expected}")
+    description.pop("checksum", None)
     return tensors, description
 
 
