@@ -4,6 +4,7 @@ import json
 import logging
 import math
 import tracemalloc
+import zlib
 
 import pytest
 
@@ -36,7 +37,8 @@ def test_rows_are_lines_of_json(path):
     journal.append(row(16, a=0.1, b=math.nan, c=-math.inf))
     said = json.loads(path.read_text(), parse_constant=pytest.fail)
     metrics = {"env/total_steps": 16.0, "a": 0.1, "b": None, "c": None}
-    assert said == {"time": 1016, "step": 16, "metrics": metrics}
+    crc = zlib.crc32(json.dumps({"time": 1016, "step": 16, "metrics": metrics}).encode())
+    assert said == {"time": 1016, "step": 16, "metrics": metrics, "crc": f"{crc:08x}"}
     [back] = read_rows(path)
     assert (back.time, back.step, back.metrics["a"]) == (1016, 16, 0.1)
     assert math.isnan(back.metrics["b"])
@@ -170,6 +172,64 @@ def test_damaged_lines_are_left_out(path, line, caplog):
     again.skip(4)
     assert again.peek(100) == []
     assert len(again) == 0
+
+
+def without_crc(path):
+    """Write a journal as versions before checksums did."""
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps({k: v for k, v in x.items() if k != "crc"}) + "\n" for x in lines))
+
+
+def test_a_flipped_bit_costs_one_row_and_none_after_it(path):
+    filled(path).close()
+    whole = path.read_bytes()
+    ends = [place for place, byte in enumerate(whole) if byte == ord("\n")]
+    for place in sorted({*range(0, len(whole), 5), *ends}):
+        flipped = bytearray(whole)
+        flipped[place] ^= 1 << place % 8
+        path.write_bytes(flipped)
+        damaged = whole[:place].count(b"\n") + 1
+        # Where the end of a line is damaged, both rows are there; without the last one a row is half written.
+        lost = {damaged} if place not in ends[:-1] else set()
+        assert steps(read_rows(path)) == sorted({1, 2, 3, 4, 5} - lost)
+        journal = Journal(path)
+        assert steps(journal.peek(1000)) == sorted({1, 2, 3, 4, 5} - lost)
+        if place not in ends:
+            journal.cut(3)
+            assert steps(read_rows(path)) == sorted({1, 2, 3} - lost)
+
+
+@pytest.mark.parametrize("old", [False, True])
+@pytest.mark.parametrize("step", ["9999999", "0"])
+def test_damaged_steps_cost_no_other_row(path, old, step, caplog):
+    filled(path).close()
+    if old:
+        without_crc(path)
+    path.write_text(path.read_text().replace('"step": 3', f'"step": {step}'))
+    assert steps(read_rows(path)) == [1, 2, 4, 5]
+    journal = Journal(path)
+    with caplog.at_level(logging.WARNING, logger="rlstack.journal"):
+        assert steps(journal.peek(2)) == [1, 2]
+        journal.done()
+        assert steps(journal.peek(1000)) == [4, 5]
+    assert "line 3 is damaged" in caplog.text
+    journal.done()
+    assert journal.peek(1000) == []
+    journal.cut(4)
+    assert steps(read_rows(path)) == [1, 2, 4]
+    journal.cut(2)
+    assert steps(read_rows(path)) == [1, 2]
+
+
+def test_rows_without_a_checksum_are_read(path):
+    filled(path).close()
+    without_crc(path)
+    assert "crc" not in path.read_text()
+    journal = Journal(path)
+    journal.append(row(6))
+    assert steps(read_rows(path)) == steps(journal.peek(100)) == [1, 2, 3, 4, 5, 6]
+    journal.cut(3)
+    assert steps(read_rows(path)) == [1, 2, 3]
 
 
 def test_rows_that_cannot_be_written_wait(path, monkeypatch, caplog):

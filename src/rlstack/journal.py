@@ -1,8 +1,10 @@
 """A run's metrics on disk: a line of JSON for each update, written before anything is sent anywhere.
 
-    {"time": 1767225600000, "step": 4096, "metrics": {"returns/mean": 1.5, "losses/total": null}}
+    {"time": 1767225600000, "step": 4096, "metrics": {"returns/mean": 1.5, "losses/total": null}, "crc": …}
 
-`time` is in milliseconds since 1970, `step` the environment steps so far; null is NaN or infinite.
+`time` is in milliseconds since 1970, `step` the environment steps so far; null is NaN or infinite; `crc` is
+the CRC-32 of the line without it. A damaged line costs its own row and no other. Lines without a `crc`, which
+earlier versions wrote, must have the same steps in their metrics.
 """
 
 import json
@@ -11,15 +13,20 @@ import math
 import os
 import re
 import threading
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, final
 
+from .data import ENV_TOTAL_STEPS
 from .rows import Row, Waiting
 
 JOURNAL: Final = "metrics.jsonl"
 """Its name in a run directory."""
 _HEAD = re.compile(rb'\A\{"time": (\d{1,18}), "step": (\d{1,18}), "metrics": \{')
+_TAIL = re.compile(rb', "crc": "([0-9a-f]{8})"\}\n?\Z')
+_JOINED = re.compile(rb'(?<=\}).?(?=\{"time": )', re.S)
+"""What is left of the end of a line, if that is damaged."""
 _LONGEST_LINE: Final = 2**20
 """Bytes; more is no row."""
 _MOST_AT_ONCE: Final = 4096
@@ -113,12 +120,11 @@ class Journal:
     def cut(self, step: int) -> None:
         """Remove the rows after so many environment steps: a run goes on from there."""
         with self._lock:
-            size = count = 0
-            for line, length in _lines(self.path, 0, self._size):
-                head = _HEAD.match(line)
-                if head is not None and int(head[2]) > step:
-                    break
-                size, count = size + length, count + 1
+            size = count = offset = 0
+            for number, (line, length) in enumerate(_lines(self.path, 0, self._size), 1):
+                offset += length
+                if any(found <= step for found in map(_step, _parts(line)) if found is not None):
+                    size, count = offset, number
             os.truncate(self.path, size)
             self._size, self._count = size, count
             self._sent = self._peeked = self._read = self._offset = 0
@@ -157,17 +163,15 @@ class Journal:
         number, offset, metrics = self._read, self._offset, 0
         for line, length in _lines(self.path, offset, size):
             number, offset = number + 1, offset + length
-            row = None
-            if number > self._sent:
-                if (row := _row(line)) is None:
-                    _log.warning("%s: line %d is damaged, it is left out", self.path, number)
-                elif row.step <= self._upto:
-                    row = None
-            if row is not None:
-                metrics += len(row.metrics)
+            rows = list(_rows(line)) if number > self._sent else []
+            if number > self._sent and not rows:
+                _log.warning("%s: line %d is damaged, it is left out", self.path, number)
+            rows = [row for row in rows if row.step > self._upto]
+            if rows:
+                metrics += sum(len(row.metrics) for row in rows)
                 if found and metrics > most:
                     break
-                found.append((number, row))
+                found += [(number, row) for row in rows]
             elif not found:
                 # Nothing before it is left to send.
                 self._read, self._offset, self._sent = number, offset, max(self._sent, number)
@@ -187,8 +191,8 @@ def read_rows(path: Path, *, most: int | None = None) -> Iterator[Row]:
     size, count = _complete(path)
     every = 1 if most is None else max(1, -(-count // most))
     for number, (line, _) in enumerate(_lines(path, 0, size), 1):
-        if (count - number) % every == 0 and (row := _row(line)) is not None:
-            yield row
+        if (count - number) % every == 0:
+            yield from _rows(line)
 
 
 def _complete(path: Path) -> tuple[int, int]:
@@ -217,13 +221,34 @@ def _lines(path: Path, start: int, end: int) -> Iterator[tuple[bytes, int]]:
 
 def _line(row: Row) -> bytes:
     metrics = {key: value if math.isfinite(value) else None for key, value in row.metrics.items()}
-    return (json.dumps({"time": row.time, "step": row.step, "metrics": metrics}) + "\n").encode()
+    body = json.dumps({"time": row.time, "step": row.step, "metrics": metrics}).encode()
+    return body[:-1] + b', "crc": "%08x"}\n' % zlib.crc32(body)
+
+
+def _rows(line: bytes) -> Iterator[Row]:
+    """Yield what a line says: one row; none if it is damaged, two if the end of a line was."""
+    for part in _parts(line):
+        if _step(part) is not None and (row := _row(part)) is not None:
+            yield row
+
+
+def _parts(line: bytes) -> list[bytes]:
+    return [line] if _step(line) is not None else _JOINED.split(line)
+
+
+def _step(line: bytes) -> int | None:
+    """Return the environment steps of a line; None if it isn't what `_line` writes."""
+    if len(line) > _LONGEST_LINE or (head := _HEAD.match(line)) is None:
+        return None
+    step = int(head[2])
+    if tail := _TAIL.search(line):
+        return step if zlib.crc32(line[: tail.start()] + b"}") == int(tail[1], 16) else None
+    row = _row(line) if line.rstrip().endswith(b"}}") else None
+    return step if row is not None and row.metrics.get(ENV_TOTAL_STEPS) == step else None
 
 
 def _row(line: bytes) -> Row | None:
-    """Return what a line says; None if it isn't what `_line` writes."""
-    if len(line) > _LONGEST_LINE or _HEAD.match(line) is None:
-        return None
+    """Return what a line says, its checksum unseen; None if it is no row."""
     try:
         said = json.loads(line)
         metrics = {
