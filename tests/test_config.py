@@ -54,6 +54,8 @@ def test_values_mean_what_they_look_like():
     }
     assert type(parse("x: 3", "x")["x"]) is int
     assert not math.isnan(parse("x: 1e400", "x")["x"])
+    assert parse(dump({"x": [math.inf, -math.inf, ".inf"]}), "x")["x"] == [math.inf, -math.inf, ".inf"]
+    assert math.isnan(parse(dump({"x": math.nan}), "x")["x"])
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from rlstack.hparams import Hparams, HparamsError, RecurrentHparams, flatten
+from rlstack.hparams import Hparams, HparamsError, RecurrentHparams
 
 CONTRACT = {
     "env_config": None,
@@ -124,8 +124,3 @@ def test_minibatch_size_names_the_nearest_divisors(size, total, nearest):
 def test_minibatch_size():
     assert Hparams().minibatch_size(12) == 12
     assert Hparams(sgd_minibatch_size=4).minibatch_size(12) == 4
-
-
-def test_flatten():
-    flat = flatten({"a": {"b": 1, "c": {"d": [2]}}, "cls": torch.optim.Adam, "none": None})
-    assert flat == {"a.b": "1", "a.c.d": "[2]", "cls": "torch.optim.adam.Adam", "none": "None"}

@@ -22,6 +22,14 @@ from rlstack.tracking import Tracker
 
 from .helpers import SMALL
 
+
+class Optional(DiscreteDummyEnv):
+    """It takes any option and needs none."""
+
+    def __init__(self, num_envs, /, *, config=None, device="cpu"):
+        super().__init__(num_envs, device=device)
+
+
 CONFIG = {"num_envs": 4, "horizon": 4, "device": "cpu", "model_config": SMALL}
 
 
@@ -170,12 +178,31 @@ def test_names_that_mlflow_does_not_allow(tracked):
     assert tracked.get_run(tracker.run_id).data.params == {"env_config.mass_kg_": "1"}
 
 
-def test_refused_parameters_cost_no_metrics(tracked, caplog):
-    with mlflow.start_run() as active, caplog.at_level(logging.WARNING, logger="rlstack.tracking"):
+def test_parameters_that_a_run_has_other_values_of_become_tags(tracked, caplog):
+    with mlflow.start_run() as active, caplog.at_level(logging.WARNING, logger="rlstack.tracked_run"):
         for gamma in (0.5, 0.6):
             make(gamma=gamma).run(stop_conditions=after(2))
-    assert "refuses the parameters" in caplog.text
     assert len(tracked.get_metric_history(active.info.run_id, "returns/mean")) == 4
+    data = tracked.get_run(active.info.run_id).data
+    assert (data.params["gamma"], data.tags["rlstack.changed.gamma"]) == ("0.5", "0.6")
+    [said] = caplog.records
+    assert "gamma" in said.message
+
+
+def test_refused_parameters_cost_no_metrics(tracked, monkeypatch, caplog):
+    log_batch = mlflow.MlflowClient.log_batch
+
+    def refuse(self, run_id, metrics=(), params=(), tags=()):
+        if params:
+            raise mlflow.MlflowException("no", mlflow.protos.databricks_pb2.INVALID_PARAMETER_VALUE)
+        log_batch(self, run_id, metrics=metrics, tags=tags)
+
+    monkeypatch.setattr(mlflow.MlflowClient, "log_batch", refuse)
+    trainer = make()
+    with caplog.at_level(logging.WARNING, logger="rlstack.tracked_run"):
+        trainer.run(stop_conditions=after(2))
+    assert "refuses the parameters" in caplog.text
+    assert len(tracked.get_metric_history(trainer.tracker.run_id, "returns/mean")) == 2
 
 
 def test_a_hanging_server_does_not_hold_the_program(tracked, monkeypatch, caplog):
@@ -307,6 +334,46 @@ class TestJournaled:
         assert [step for step, _ in rows_of(tmp_path / "run")] == steps
         assert history(tracked, again.tracker.run_id) == rows_of(tmp_path / "run")
         assert tracked.get_run(again.tracker.run_id).info.status == "FINISHED"
+
+    def test_resuming_says_nothing_of_parameters_that_are_the_same(self, tracked, tmp_path, caplog):
+        trainer = Trainer(
+            Optional,
+            # A model of default options, which are tuples.
+            algorithm_config={
+                "num_envs": 4,
+                "horizon": 4,
+                "device": "cpu",
+                "gamma": 1,
+                "lr_schedule": ((0, 1e-3), (100, 1)),
+                "optimizer_config": {"betas": (0.9, 0.99)},
+                "env_config": {"sizes": (1, 2.0), "scale": 1, "limit": float("inf")},
+            },
+            run_dir=tmp_path / "run",
+        )
+        trainer.run(stop_conditions=after(2))
+        trainer.close()
+        with caplog.at_level(logging.WARNING, logger="rlstack"):
+            again = Trainer.resume(tmp_path / "run")
+            again.run(stop_conditions=after(4))
+            again.close()
+        assert caplog.text == ""
+        data = tracked.get_run(again.tracker.run_id).data
+        assert data.params == trainer.algorithm.params == again.algorithm.params
+        assert not [key for key in data.tags if key.startswith("rlstack.changed")]
+
+    def test_parameters_that_differ_from_now_on_are_said_once(self, tracked, tmp_path, caplog):
+        make_in(tmp_path / "run").run(stop_conditions=after(1))
+        said = []
+        for updates, config in enumerate([{"gamma": 0.5}, None, {"gamma": 0.95}, None], 2):
+            caplog.clear()
+            with caplog.at_level(logging.WARNING, logger="rlstack"):
+                again = Trainer.resume(tmp_path / "run", algorithm_config=config)
+                again.run(stop_conditions=after(updates))
+                again.close()
+            data = tracked.get_run(again.tracker.run_id).data
+            assert data.params["gamma"] == "0.95"
+            said.append((data.tags.get("rlstack.changed.gamma"), caplog.text.count("gamma")))
+        assert said == [("0.5", 1), ("0.5", 0), (None, 0), (None, 0)]
 
     def test_rows_that_mlflow_has_are_not_sent_again_however_late_they_come(
         self, tracked, tmp_path, monkeypatch

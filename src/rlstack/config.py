@@ -12,6 +12,7 @@ from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
+import numpy as np
 import torch
 import yaml
 
@@ -44,6 +45,7 @@ for _tag, _pattern, _first in (
     ("null", r"null|None|~|", "nN~"),
     ("int", r"[-+]?(0|[1-9][0-9_]*)", "-+0123456789"),
     ("float", r"[-+]?([0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))([eE][-+]?[0-9]+)?", "-+.0123456789"),
+    ("float", r"[-+]?\.inf|\.nan", "-+."),
 ):
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"({_pattern})\\Z"), list(_first))
 _Loader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile(r"\Z"), [""])
@@ -180,8 +182,17 @@ def find_classes(algorithm_config: Mapping[str, Any]) -> dict[str, Any]:
 def plain_values(value: Any) -> Any:
     """Return a value as a file says it: plain, and classes by their names."""
     match value:
-        case None | bool() | int() | float() | str():
+        case None | bool():
             return value
+        case np.generic():
+            return plain_values(value.item())
+        # Of the plain type itself: an enum's member may be a number or a text.
+        case int():
+            return int(value)
+        case float():
+            return float(value)
+        case str():
+            return str.__str__(value)
         case type():
             return f"{value.__module__}.{value.__qualname__}"
         case Mapping():

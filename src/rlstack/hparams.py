@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import fields, replace
 from difflib import get_close_matches
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -10,7 +10,6 @@ import torch
 from pydantic import ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass
 
-from . import nested
 from .schedulers import Kind, Schedule, StepScheduler
 
 _CONFIG = ConfigDict(arbitrary_types_allowed=True, strict=True, allow_inf_nan=False)
@@ -251,19 +250,6 @@ def check_options(options: Mapping[str, Any], callee: Callable[..., Any], name: 
             raise HparamsError(
                 f"{name}.{option} is not an option of {callee_name}{did_you_mean(option, known)}"
             )
-
-
-def flatten(values: Mapping[str, Any]) -> dict[str, str]:
-    """Return nested values as one level of dotted names and short texts, for tracking."""
-    return {name: _short(value) for name, value in nested.flatten(values).items()}
-
-
-def _short(value: Any) -> str:
-    if isinstance(value, type):
-        return f"{value.__module__}.{value.__qualname__}"
-    if isinstance(value, torch.nn.Module) or is_dataclass(value):
-        return type(value).__qualname__
-    return str(value)
 
 
 def _explain(detail: Any) -> str:

@@ -27,6 +27,7 @@ from .config import dump
 from .data import Stats
 from .files import write_file
 from .journal import JOURNAL, Journal
+from .nested import same
 from .run_options import (
     ALGORITHMS,
     CONFIG,
@@ -221,7 +222,7 @@ def restore(algorithm: Algorithm | RecurrentAlgorithm, said: checkpoint.Checkpoi
             "that can't be changed"
         )
     before, state = copy.deepcopy(algorithm.state_dict()), said.state
-    if made and _options_of_env(made) != _options_of_env(making):
+    if made and not _same(_options_of_env(made), _options_of_env(making)):
         _log.warning("env_config is not that of %s: the environments are reset", said.path)
         anew = {"env": None, "env_config": None, "horizons_since_reset": 0}
         state = {**state, "collector": {**state["collector"], **anew}, "eval_collector": None}
@@ -239,3 +240,7 @@ def restore(algorithm: Algorithm | RecurrentAlgorithm, said: checkpoint.Checkpoi
 
 def _options_of_env(params: Mapping[str, str]) -> dict[str, str]:
     return {key: value for key, value in params.items() if key.partition(".")[0] == "env_config"}
+
+
+def _same(one: Mapping[str, str], other: Mapping[str, str]) -> bool:
+    return one.keys() == other.keys() and all(same(value, other[key]) for key, value in one.items())

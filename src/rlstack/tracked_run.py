@@ -14,11 +14,19 @@ from typing import Any, final
 
 from .data import ENV_TOTAL_STEPS
 from .files import write_file
+from .nested import same
 
 _FORMAT = "rlstack.tracking.1"
 _FILE = "tracking.json"
 _LARGEST = 2**22
 """Bytes; more is no such file."""
+
+_CHANGED = "rlstack.changed."
+"""Tags with the values in use of parameters that MLflow has other values of."""
+_PARAM_BATCH = 100
+"""Parameters that MLflow takes at once."""
+_LONGEST_NAME, _LONGEST_TAG, _SHORTEST_CUT = 250, 5000, 500
+"""Characters of a tag's name and value, and of the shortest value of a parameter that may have been cut."""
 
 _log = logging.getLogger(__name__)
 
@@ -116,6 +124,56 @@ def last_step(client: Any, run_id: str) -> int | None:
     if run.info.lifecycle_stage == "deleted":
         return None
     return int(run.data.metrics.get(ENV_TOTAL_STEPS, -1))
+
+
+def say_params(client: Any, run_id: str, params: dict[str, str]) -> None:
+    """Log a run's parameters; MLflow keeps the first value of each, a later one becomes a tag.
+
+    Args:
+        client: Of MLflow.
+        run_id: The run.
+        params: Those in use from now on, by name.
+    """
+    from mlflow import MlflowException
+    from mlflow.entities import Param, RunTag
+
+    data = client.get_run(run_id).data
+    params = {_allowed(key): value for key, value in params.items()}
+    new = [Param(key, value) for key, value in params.items() if key not in data.params]
+    try:
+        for first in range(0, len(new), _PARAM_BATCH):
+            client.log_batch(run_id, params=new[first : first + _PARAM_BATCH])
+    except MlflowException as error:
+        if error.error_code != "INVALID_PARAMETER_VALUE":
+            raise
+        # The metrics count for more.
+        _log.warning("MLflow refuses the parameters, metrics are recorded all the same: %s", error)
+    changed = {
+        f"{_CHANGED}{key}"[:_LONGEST_NAME]: value[:_LONGEST_TAG]
+        for key, value in params.items()
+        if key in data.params and not _kept(value, data.params[key])
+    }
+    for key in data.tags:
+        if key.startswith(_CHANGED) and key not in changed and key.removeprefix(_CHANGED) in params:
+            client.delete_tag(run_id, key)
+    if tags := {key: value for key, value in changed.items() if data.tags.get(key) != value}:
+        client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
+        names = ", ".join(key.removeprefix(_CHANGED) for key in tags)
+        _log.warning(
+            "the MLflow run keeps the parameters that it has; of %s the values in use are its tags %s…",
+            names,
+            _CHANGED,
+        )
+
+
+def _allowed(key: str) -> str:
+    """Return a parameter's name with what MLflow doesn't allow in one replaced."""
+    return re.sub(r"[^\w\-. :/]", "_", key)
+
+
+def _kept(value: str, there: str) -> bool:
+    """Return whether a parameter that is there has this value, which MLflow may have cut off."""
+    return same(value, there) or (len(there) >= _SHORTEST_CUT and value.startswith(there))
 
 
 def make_store(uri: str) -> None:

@@ -11,7 +11,6 @@ import atexit
 import logging
 import math
 import os
-import re
 import sys
 import threading
 import time
@@ -21,7 +20,14 @@ from typing import Any, Final, final
 from .data import Stats
 from .journal import Journal
 from .rows import Row, Waiting
-from .tracked_run import TrackedRun, last_step, make_store, public_uri, without_passwords
+from .tracked_run import (
+    TrackedRun,
+    last_step,
+    make_store,
+    public_uri,
+    say_params,
+    without_passwords,
+)
 
 _INTERVAL: Final = 0.5
 """Least time between two batches, s."""
@@ -32,8 +38,7 @@ _TURN: Final = 0.05
 _LONGEST_PAUSE: Final = 10.0
 """Most time between two batches, s."""
 _METRIC_BATCH: Final = 1000
-_PARAM_BATCH: Final = 100
-"""Metrics, and parameters, that MLflow takes at once."""
+"""Metrics that MLflow takes at once."""
 _MANY: Final = 5000
 """Rows that take so long to send that something has to be said."""
 _RETRY: Final = 30.0
@@ -191,7 +196,7 @@ class Tracker:
         if self._client is not None and self.error is None:
             return
         import mlflow
-        from mlflow.entities import Param, RunTag
+        from mlflow.entities import RunTag
 
         uri = mlflow.get_tracking_uri()
         if self.run.uri != public_uri(uri):
@@ -221,15 +226,7 @@ class Tracker:
             self.run.run_id, self.run.owned = run_id, True
         self._continued = self._continued or self.run.owned
         self.run.save()
-        params = [Param(_allowed(key), value) for key, value in self.run.params.items()]
-        try:
-            for first in range(0, len(params), _PARAM_BATCH):
-                client.log_batch(run_id, params=params[first : first + _PARAM_BATCH])
-        except mlflow.MlflowException as error:
-            if error.error_code != "INVALID_PARAMETER_VALUE":
-                raise
-            # The run of a caller may have other values under these names: the metrics count for more.
-            _log.warning("MLflow refuses the parameters, metrics are recorded all the same: %s", error)
+        say_params(client, run_id, self.run.params)
         tags = [RunTag(f"rlstack.{key}", value) for key, value in self.run.tags.items()]
         client.log_batch(run_id, tags=tags)
         self._client, self._status = client, None
@@ -273,8 +270,3 @@ class Tracker:
         if self._nonfinite:
             self._client.set_tag(self.run_id, "rlstack.nonfinite", ", ".join(sorted(self._nonfinite)))
             self._nonfinite.clear()
-
-
-def _allowed(key: str) -> str:
-    """Return a parameter's name with what MLflow doesn't allow in one replaced."""
-    return re.sub(r"[^\w\-. :/]", "_", key)
