@@ -10,7 +10,7 @@ from rlstack import Algorithm, checkpoint
 from rlstack.checkpoint import CheckpointError
 from rlstack.env import CartPole
 
-INFO = {"collects": 1, "updates": 1, "env_steps": 16, "stats": {"returns/mean": 1.0}}
+INFO = {"collects": 1, "env_steps": 16, "stats": {"returns/mean": 1.0}}
 
 
 def prove(directory: Path, count: int = 5000) -> dict[str, Any]:
@@ -19,7 +19,9 @@ def prove(directory: Path, count: int = 5000) -> dict[str, Any]:
     algorithm.collect()
     algorithm.step()
     first, second = (
-        checkpoint.write(directory, number, algorithm.policy, algorithm.state_dict(), INFO)
+        checkpoint.write(
+            directory, number, algorithm.policy, algorithm.state_dict(), {**INFO, "updates": number}
+        )
         for number in (1, 2)
     )
     unnoticed = mutations(second, count, random.Random(0), good=first)

@@ -220,7 +220,8 @@ def test_options_of_the_optimizer_are_those_that_are_given(options, way, runs, t
         return
     stats = trainer.step()
     assert float(group[key]) == pytest.approx(value) if key == "lr" else group[key] == value
-    assert trainer.algorithm.params[f"optimizer_config.{key}"] == str(value)
+    said = str(list(value) if isinstance(value, tuple) else value)
+    assert trainer.algorithm.params[f"optimizer_config.{key}"] == said
     assert stats["coefficients/lr"] == pytest.approx(options.get("lr", 1e-3))
     trainer.close()
 

@@ -26,7 +26,9 @@ def algorithm():
 @pytest.fixture
 def write(algorithm, tmp_path):
     def write(number=2):
-        return checkpoint.write(tmp_path, number, algorithm.policy, algorithm.state_dict(), INFO)
+        return checkpoint.write(
+            tmp_path, number, algorithm.policy, algorithm.state_dict(), {**INFO, "updates": number}
+        )
 
     return write
 
@@ -86,9 +88,48 @@ def test_pruning_keeps_the_last_and_the_best(write, tmp_path):
     paths = [write(number) for number in range(1, 6)]
     checkpoint.point(tmp_path, "best", paths[1])
     (tmp_path / ".ckpt-000000009.123").mkdir()
-    checkpoint.prune(tmp_path, 2)
+    checkpoint.prune(tmp_path, 2, paths[4])
     assert checkpoint.numbered(tmp_path) == [paths[4], paths[3], paths[1]]
     assert not list(tmp_path.glob(".*"))
+
+
+def test_pruning_keeps_what_is_written_after_going_back(write, tmp_path):
+    paths = [write(number) for number in (1, 2, 9)]
+    (paths[2] / "state.safetensors").write_bytes(b"x")
+    last = write(3)
+    checkpoint.prune(tmp_path, 1, last)
+    assert checkpoint.numbered(tmp_path) == [paths[2], last]
+    assert checkpoint.read_latest(tmp_path).path == last
+
+
+def test_a_renamed_checkpoint_is_damaged(write, tmp_path, caplog):
+    first, second = write(1), write(2)
+    second.rename(tmp_path / "ckpt-000000120")
+    with pytest.raises(CheckpointError, match="ckpt-000000120 is damaged or was renamed: it is of update 2"):
+        checkpoint.read(tmp_path / "ckpt-000000120")
+    assert checkpoint.read_latest(tmp_path).path == first
+    assert "ckpt-000000120" in caplog.text
+    # Under a name that says no number it is whatever its owner calls it.
+    (tmp_path / "ckpt-000000120").rename(tmp_path / "mine")
+    assert checkpoint.read(tmp_path / "mine").info["updates"] == 2
+
+
+def test_a_checkpoint_of_another_run_is_refused(algorithm, tmp_path):
+    def write(number, **info):
+        state = algorithm.state_dict()
+        return checkpoint.write(
+            tmp_path, number, algorithm.policy, state, {**INFO, "updates": number, **info}
+        )
+
+    unnamed, mine, other = write(1), write(2, run="mine"), write(3, run="other")
+    with pytest.raises(
+        CheckpointError, match="ckpt-000000003 is of another run: its id is other, here it is"
+    ):
+        checkpoint.read(other, "mine")
+    assert checkpoint.read_latest(tmp_path, "mine").path == mine
+    assert checkpoint.read_latest(tmp_path, "").path == unnamed
+    assert checkpoint.read_latest(tmp_path).path == other
+    assert checkpoint.read(unnamed, "mine").info["updates"] == 1
 
 
 def test_what_no_file_can_hold_leaves_nothing_behind(algorithm, tmp_path):

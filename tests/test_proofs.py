@@ -38,8 +38,12 @@ def test_a_good_configuration_is_good(tmp_path, tracked):
         main, ["train", "-f", "out/config.yaml", "--run-dir", "again", "--max-updates", "1"]
     )
     assert again.exit_code == 0, again.output
-    one, two = (Path(name, "config.yaml").read_text() for name in ("out", "again"))
+    texts = (Path(name, "config.yaml").read_text() for name in ("out", "again"))
+    (first, one), (second, two) = (text.split("\n", 1) for text in texts)
     assert one == two
+    # But not itself the same run.
+    assert first != second
+    assert first.startswith("id: ")
     assert "num_sgd_iters: 2" in one
     assert "keep: 2" in one
 

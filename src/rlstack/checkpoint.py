@@ -82,7 +82,8 @@ def write(
         number: Of updates so far; an older checkpoint of the same number is replaced.
         policy: The policy that `state["policy"]` is of.
         state: What `Algorithm.state_dict` returned.
-        info: What else is to be known, JSON alone: `collects`, `updates`, `env_steps` and `stats` at least.
+        info: What else is to be known, JSON alone: `collects`, `updates`, `env_steps` and `stats` at least,
+            and the identity of the `run`.
 
     Raises:
         TypeError: If the state holds what no file can; says where.
@@ -105,15 +106,8 @@ def write(
             for name in _FILES
         }
         versions = {name: version(name) for name in ("rlstack", "torch", "tensordict", "torchrl")}
-        manifest = {
-            "format": _FORMAT,
-            "versions": versions,
-            "info": info,
-            "files": files,
-            "optimizer": optimizer,
-            "state": packed,
-        }
-        write_file(partial / _MANIFEST, seal(manifest))
+        head = {"format": _FORMAT, "versions": versions, "info": info, "files": files}
+        write_file(partial / _MANIFEST, seal({**head, "optimizer": optimizer, "state": packed}))
         if final.exists():
             # What takes its place is complete; in between the checkpoint before it is the last one.
             _discard(final)
@@ -124,18 +118,25 @@ def write(
     return final
 
 
-def read(path: Path) -> Checkpoint:
+def read(path: Path, run: str | None = None) -> Checkpoint:
     """Return a checkpoint, every byte of it verified.
 
+    Args:
+        path: Its directory.
+        run: The identity that it must have if it has one, empty for no other; None takes any.
+
     Raises:
-        CheckpointError: If it is damaged or none.
+        CheckpointError: If it is damaged, none, or of another run.
     """
     try:
-        return _read(path)
+        said = _read(path)
     except OSError as error:
         raise CheckpointError(f"{path} can't be read: {error}") from error
-    except policy_file.PolicyFileError as error:
-        raise CheckpointError(str(error)) from error
+    theirs = said.info.get("run")
+    if run is not None and theirs not in (None, run):
+        here = run or f"none: if it is this run's, write `id: {theirs!s:.60}` into config.yaml"
+        raise CheckpointError(f"{path} is of another run: its id is {theirs!s:.60}, here it is {here}")
+    return said
 
 
 def manifest(path: Path) -> dict[str, Any]:
@@ -168,6 +169,8 @@ def manifest(path: Path) -> dict[str, Any]:
     kinds = {"collects": int, "updates": int, "env_steps": int, "stats": dict}
     if not isinstance(info, dict) or any(type(info.get(key)) is not kind for key, kind in kinds.items()):
         raise CheckpointError(f"{file} is damaged: it should say {', '.join(kinds)}")
+    if (named := _NAME.fullmatch(path.name)) and int(named[1]) != info["updates"]:
+        raise CheckpointError(f"{path} is damaged or was renamed: it is of update {info['updates']}")
     return said
 
 
@@ -189,8 +192,12 @@ def numbered(directory: Path) -> list[Path]:
     return [path for _, path in sorted(named, reverse=True)]
 
 
-def read_latest(directory: Path) -> Checkpoint:
-    """Return the last checkpoint that is sound; each damaged one after it is named in a warning.
+def read_latest(directory: Path, run: str | None = None) -> Checkpoint:
+    """Return the last checkpoint that is sound; each other one after it is named in a warning.
+
+    Args:
+        directory: Where they are.
+        run: As of `read`.
 
     Raises:
         CheckpointError: If there is none.
@@ -198,7 +205,7 @@ def read_latest(directory: Path) -> Checkpoint:
     faults = []
     for path in numbered(directory):
         try:
-            return read(path)
+            return read(path, run)
         except CheckpointError as error:
             faults.append(str(error))
             _log.warning("%s; the one before it is taken", error)
@@ -220,10 +227,16 @@ def pointed(directory: Path, pointer: str) -> Path | None:
     return path if _NAME.fullmatch(name) and path.is_dir() else None
 
 
-def prune(directory: Path, keep: int) -> None:
-    """Remove all but the last checkpoints and the best one, and what a killed process left half done."""
-    best = pointed(directory, "best")
-    for path in numbered(directory)[keep:]:
+def prune(directory: Path, keep: int, last: Path) -> None:
+    """Remove all but the last checkpoints and the best one, and what a killed process left half done.
+
+    Args:
+        directory: Where they are.
+        keep: How many to keep, the last one among them.
+        last: The last one; those of later updates, which couldn't be used, stay.
+    """
+    best, paths = pointed(directory, "best"), numbered(directory)
+    for path in paths[paths.index(last) + keep :]:
         if path != best:
             _discard(path)
     for path in directory.iterdir():
@@ -242,13 +255,13 @@ def _read(path: Path) -> Checkpoint:
         data = file.read_bytes()
         if hashlib.sha256(data).hexdigest() != expected.get("sha256"):
             raise CheckpointError(f"{file} is damaged: its checksum is another one")
-        if name == _MODEL:
-            contents[name], policy = policy_file.parse(data, file)
-            continue
         try:
-            # In an order that is always the same.
-            contents[name] = dict(sorted(load(data).items()))
-        except SafetensorError as error:
+            if name == _MODEL:
+                contents[name], policy = policy_file.parse(data, file)
+            else:
+                # In an order that is always the same.
+                contents[name] = dict(sorted(load(data).items()))
+        except (SafetensorError, policy_file.PolicyFileError) as error:
             raise CheckpointError(f"{file} is damaged: {error}") from error
     try:
         state = {

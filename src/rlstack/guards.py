@@ -1,12 +1,12 @@
 """What to do when training meets NaN or infinity, which never reaches the policy either way."""
 
 import logging
-from pathlib import Path
+from collections.abc import Callable
 from typing import Final, final
 
 from . import data
 from .algorithm import Algorithm, RecurrentAlgorithm
-from .checkpoint import CheckpointError, read_latest
+from .checkpoint import Checkpoint, CheckpointError
 from .data import Config, NonFiniteError, Stats
 from .run_options import OnNonFinite
 
@@ -30,14 +30,17 @@ class Guard:
     Args:
         algorithm: What is trained.
         way: What to do.
-        checkpoints: Where they are; `restore` needs them.
+        last: Returns the last sound checkpoint; `restore` needs it.
     """
 
     def __init__(
-        self, algorithm: Algorithm | RecurrentAlgorithm, way: OnNonFinite, checkpoints: Path | None
+        self,
+        algorithm: Algorithm | RecurrentAlgorithm,
+        way: OnNonFinite,
+        last: Callable[[], Checkpoint] | None,
     ) -> None:
         self.goes_back = way == "restore"
-        self._way, self._algorithm, self._checkpoints = way, algorithm, checkpoints
+        self._way, self._algorithm, self._last = way, algorithm, last
 
     def update(self, env_config: Config | None) -> tuple[Stats, int]:
         """Collect a horizon and update the policy once; return the statistics, and how many horizons it took.
@@ -68,12 +71,12 @@ class Guard:
                     _log.warning("skipped: %s", error)
 
     def _restore(self, error: NonFiniteError) -> None:
-        learner, checkpoints = self._algorithm.learner, self._checkpoints
+        learner = self._algorithm.learner
         lr_scale = learner.lr_scale * _LR_FACTOR
-        if lr_scale < _LOWEST_LR_SCALE or checkpoints is None:
+        if lr_scale < _LOWEST_LR_SCALE or self._last is None:
             raise NonFiniteError(f"{error} (with the learning rate at {learner.lr_scale:g} of what it was)")
         try:
-            said = read_latest(checkpoints)
+            said = self._last()
         except CheckpointError as fault:
             raise fault from error
         # The same random numbers would lead to the same end.

@@ -49,7 +49,7 @@ def inspect(path: Path) -> dict[str, Any]:
         "parameters": sum(tensor.numel() for tensor in tensors),
         "policy": said.policy,
         "versions": manifest["versions"],
-        **said.info,
+        **{key: value for key, value in said.info.items() if key != "config"},
     }
 
 

@@ -175,6 +175,8 @@ class RunConfig:
 
 
 _KINDS: dict[str, tuple[type, str]] = {
+    # Of the run whose config.yaml it is; a run that begins gets one of its own.
+    "id": (str, "a text"),
     "env": (str, "a text"),
     "algorithm": (str, "a text"),
     "algorithm_config": (dict, "names with values"),

@@ -14,10 +14,11 @@ import json
 import logging
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self, final
+from uuid import uuid4
 
 import torch
 
@@ -33,6 +34,7 @@ from .run_options import (
     CONFIG,
     CheckpointConfig,
     RunDirError,
+    check_config,
     config_file,
     describe,
     read_config,
@@ -53,6 +55,8 @@ class RunDir:
         OSError: If it can't be made.
     """
 
+    id: str
+    """The run's identity, which its checkpoints have too; empty in runs that rlstack 0.1.0 began."""
     saved: int
     """How many updates the last checkpoint is of; -1 if there is none."""
 
@@ -61,6 +65,7 @@ class RunDir:
         path.mkdir(parents=True, exist_ok=True)
         self._lock = _lock(path)
         self.journal = Journal(path / JOURNAL)
+        self.id = ""
         self.saved, self._saved_at = -1, time.monotonic()
 
     @classmethod
@@ -86,7 +91,9 @@ class RunDir:
         if checkpoint.numbered(run_dir.checkpoints):
             run_dir.close()
             raise RunDirError(f"{path} holds checkpoints of a run: use Trainer.resume, or another directory")
+        run_dir.id = uuid4().hex
         config = {
+            "id": run_dir.id,
             "env": algorithm.env_cls,
             "algorithm": next(name for name, kind in ALGORITHMS.items() if isinstance(algorithm, kind)),
             "algorithm_config": describe(algorithm),
@@ -97,6 +104,27 @@ class RunDir:
         forget_tracked_run(path)
         write_file(path / CONFIG, dump(config).encode())
         return run_dir
+
+    @classmethod
+    def go_on(cls, path: Path, options: CheckpointConfig) -> Self:
+        """Return the directory of a run that there is.
+
+        Raises:
+            RunDirError: If there is no such run, or another process holds it.
+            ConfigError: If its config.yaml can't be used.
+        """
+        said = read_config(path)
+        run_dir = cls(path, options)
+        run_dir.id = said.get("id", "")
+        return run_dir
+
+    def read_latest(self) -> checkpoint.Checkpoint:
+        """Return the run's last sound checkpoint; damaged ones and those of other runs are named in warnings.
+
+        Raises:
+            CheckpointError: If there is none.
+        """
+        return checkpoint.read_latest(self.checkpoints, self.id)
 
     def describe_anew(self, algorithm: Algorithm | RecurrentAlgorithm) -> None:
         """Let the config.yaml say what is used from now on."""
@@ -113,17 +141,36 @@ class RunDir:
         self.journal.sync()
         return self.checkpoints
 
-    def check_last(self, updates: int) -> None:
-        """Refuse to go on from so many updates if there are checkpoints of later ones.
+    def read_checked(
+        self, algorithm: Algorithm | RecurrentAlgorithm, given: Iterable[str]
+    ) -> checkpoint.Checkpoint:
+        """Return the run's last sound checkpoint, with which its config.yaml has been compared.
+
+        Args:
+            algorithm: What goes on from it.
+            given: Hyperparameters that aren't taken from the config.yaml.
+
+        Raises:
+            CheckpointError: If there is none.
+            ConfigError: If the config.yaml has lost a value.
+        """
+        said = self.read_latest()
+        check_config(self.path, algorithm, said, given)
+        return said
+
+    def check_last(self, said: checkpoint.Checkpoint) -> None:
+        """Refuse to go on from a checkpoint if there are others of later updates; say if it is another run's.
 
         Raises:
             RunDirError: With what to do.
         """
         later = checkpoint.numbered(self.checkpoints)[:1]
-        if later and int(later[0].name.rpartition("-")[2]) > updates:
+        if later and int(later[0].name.rpartition("-")[2]) > said.info["updates"]:
             raise RunDirError(
                 f"{self.path} holds later checkpoints, like {later[0].name}: use another run_dir"
             )
+        if said.info.get("run") not in (None, self.id):
+            _log.warning("%s is of another run than %s, which goes on from it", said.path, self.path)
 
     def close(self) -> None:
         """Let another process have the directory."""
@@ -152,7 +199,7 @@ class RunDir:
         checkpoint.point(self.checkpoints, "latest", path)
         if self._is_best(stats):
             checkpoint.point(self.checkpoints, "best", path)
-        checkpoint.prune(self.checkpoints, self.options.keep)
+        checkpoint.prune(self.checkpoints, self.options.keep, path)
 
     def _is_best(self, stats: Stats) -> bool:
         value = stats.get(self.options.best, math.nan)

@@ -1,6 +1,7 @@
 """What a run is made with: the options of its trainer, and all of it as its config.yaml says it."""
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeAlias, get_args
@@ -9,11 +10,14 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from .algorithm import Algorithm, RecurrentAlgorithm
-from .config import ConfigError, dump, find_class, find_classes, parse
+from .checkpoint import Checkpoint
+from .config import ConfigError, dump, find_class, find_classes, parse, plain_values
 from .data import Config
 from .env.base import EnvFactory
 from .files import write_file
 from .hparams import HparamsError, checked
+from .nested import flatten, same
+from .params import texts
 
 ALGORITHMS: dict[str, type[Algorithm] | type[RecurrentAlgorithm]] = {
     "feedforward": Algorithm,
@@ -22,6 +26,8 @@ ALGORITHMS: dict[str, type[Algorithm] | type[RecurrentAlgorithm]] = {
 """By their names in a configuration."""
 
 CONFIG = "config.yaml"
+
+_log = logging.getLogger(__name__)
 
 
 OnNonFinite: TypeAlias = Literal["raise", "skip", "restore"]
@@ -141,6 +147,63 @@ def describe(algorithm: Algorithm | RecurrentAlgorithm) -> dict[str, Any]:
     return {**values, "device": str(algorithm.device)}
 
 
+def facts(algorithm: Algorithm | RecurrentAlgorithm) -> dict[str, Any]:
+    """Return what a checkpoint says of its algorithm: steps so far, and what it is made with, as texts."""
+    config = _texts(algorithm)
+    return {"env_steps": algorithm.env_steps, "params": algorithm.params, "config": config}
+
+
+def _texts(algorithm: Algorithm | RecurrentAlgorithm) -> dict[str, str]:
+    """Return what `describe` returns as a file would say it, as texts by dotted name."""
+    return texts(plain_values(describe(algorithm)))
+
+
+def check_config(
+    path: Path, algorithm: Algorithm | RecurrentAlgorithm, said: Checkpoint, given: Iterable[str]
+) -> None:
+    """Compare what a run goes on with to what its last checkpoint was made with.
+
+    What was edited is used from now on, and named in the log.
+
+    Args:
+        path: The run's directory.
+        algorithm: What goes on.
+        said: The checkpoint.
+        given: Hyperparameters that aren't taken from the config.yaml.
+
+    Raises:
+        ConfigError: If the config.yaml has lost a key without which a value would be another one.
+    """
+    before, now = said.info.get("config"), _texts(algorithm)
+    if not isinstance(before, dict):
+        # Of an rlstack that didn't write it.
+        return
+    written = flatten(read_config(path)["algorithm_config"])
+    given = {*given, *(("model_cls", "model_config") if "model" in given else ())}
+    lost, edited = [], []
+    for key in {**before, **now}:
+        was, here = (str(values[key]) if key in values else None for values in (before, now))
+        name = key.partition(".")[0]
+        if name in given or (was is not None and here is not None and same(was, here)):
+            continue
+        if _says(written, key):
+            # Without a value of its own there are some below it.
+            if here is not None:
+                edited.append(f"{key} is {here:.60} and was {was!s:.60}")
+        elif was is not None and _says(now, name):
+            lost.append(f"{key}, which was {was:.200}")
+    if lost:
+        where = f"in algorithm_config of {path / CONFIG} there is no"
+        raise ConfigError(f"{where} {'; no '.join(lost)}: put it back, or hand over another value")
+    if edited:
+        _log.warning("%s was edited since %s: %s", path / CONFIG, said.path.name, "; ".join(edited))
+
+
+def _says(values: Mapping[str, Any], key: str) -> bool:
+    """Return whether flat values have a key, or any below it."""
+    return any(f"{name}.".startswith(f"{key}.") for name in values)
+
+
 def config_file(path: Path) -> Path:
     """Return a run's config.yaml.
 
@@ -170,6 +233,8 @@ def read_config(path: Path) -> dict[str, Any]:
         if not isinstance(said["trainer"].get(key, wanted()), wanted):
             value = said["trainer"][key]
             raise ConfigError(f"{file}: trainer.{key} is {value!r:.60}, expected a {wanted.__name__}")
+    if not isinstance(said.get("id", ""), str):
+        raise ConfigError(f"{file}: id is {said['id']!r:.60}, expected the text that it was")
     if said["algorithm"] not in ALGORITHMS:
         raise ConfigError(f"{file}: algorithm is {said['algorithm']}, expected {' or '.join(ALGORITHMS)}")
     return said

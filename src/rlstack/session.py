@@ -1,5 +1,6 @@
 """One `rlstack train`: from an environment's name to files in a run directory."""
 
+import shlex
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -159,7 +160,7 @@ def _report(console: Console, trainer: Trainer, title: str, directory: Path) -> 
     _say(console, f"Tracked run:    {_where_tracked(trainer)}")
     if trainer.interrupted is None and (said := _log_model(trainer)):
         _say(console, f"Tracked model:  {said}")
-    _say(console, f"To go on:       rlstack train --resume {directory}")
+    _say(console, f"To go on:       rlstack train --resume {shlex.quote(str(directory))}")
 
 
 def _begin(asked: RunConfig, run_dir: Path | None) -> tuple[Trainer, Path]:
@@ -266,10 +267,9 @@ def _where_tracked(trainer: Trainer) -> str:
         return "none"
     if not tracker.is_complete:
         return f"incomplete{tracker.way_out}"
-    uri = tracker.run.uri
-    return (
-        f"{tracker.run_id} in {uri}\n{16 * ' '}mlflow ui --backend-store-uri {uri}  (needs rlstack[mlflow])"
-    )
+    uri = tracker.run.uri or ""
+    look = f"mlflow ui --backend-store-uri {shlex.quote(uri)}  (needs rlstack[mlflow])"
+    return f"{tracker.run_id} in {uri}\n{16 * ' '}{look}"
 
 
 def _log_model(trainer: Trainer) -> str | None:

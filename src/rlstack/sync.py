@@ -1,9 +1,10 @@
 """Sending to MLflow what tracking missed, from the journal of a run."""
 
+import shlex
 from pathlib import Path
 
 from .journal import JOURNAL, Journal
-from .tracked_run import TrackedRun, TrackingError, public_uri, read_tracked_run
+from .tracked_run import TrackedRun, TrackingError, public_uri, read_tracked_run, tracking_uri
 from .tracking import Tracker
 
 
@@ -19,11 +20,10 @@ def sync(directory: Path, *, anywhere: bool = False, timeout: float = 600.0) -> 
         TrackingError: If it was never tracked, is tracked elsewhere, or MLflow can't be reached.
         OSError: If the journal can't be read.
     """
-    import mlflow
-
-    run, here = read_tracked_run(directory), public_uri(mlflow.get_tracking_uri())
-    if run.uri not in (None, here) and not anywhere:
-        raise TrackingError(f"{directory} is tracked in {run.uri}, not in {here}: give --tracking {run.uri}")
+    run, here = read_tracked_run(directory), public_uri(tracking_uri())
+    if run.uri is not None and public_uri(run.uri) != here and not anywhere:
+        way = f"give --tracking {shlex.quote(run.uri)}"
+        raise TrackingError(f"{directory} is tracked in {run.uri}, not in {here}: {way}")
     status = "KILLED" if run.status == "RUNNING" else run.status
     tracker = Tracker(run, Journal(directory / JOURNAL))
     tracker.start()

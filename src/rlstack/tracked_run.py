@@ -7,10 +7,14 @@ import json
 import logging
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, final
+from urllib.parse import unquote
+from urllib.request import url2pathname
 
 from .data import ENV_TOTAL_STEPS
 from .files import write_file
@@ -21,6 +25,12 @@ _FILE = "tracking.json"
 _LARGEST = 2**22
 """Bytes; more is no such file."""
 
+_SQLITE = re.compile(r"sqlite(?:\+\w+)?:///([^?]*)(?:\?.*)?", re.S)
+"""As SQLAlchemy reads it; the path is quoted."""
+_FOLDER = re.compile(r"(?:file:(?://[^/]*)?|(?![A-Za-z][\w+.-]+:))(.*)", re.S)
+"""A path, or a URI of one."""
+_WORDS = ("databricks", "databricks-uc", "uc")
+"""URIs of MLflow that have no scheme and aren't paths."""
 _CHANGED = "rlstack.changed."
 """Tags with the values in use of parameters that MLflow has other values of."""
 _PARAM_BATCH = 100
@@ -98,11 +108,41 @@ def forget_tracked_run(directory: Path) -> None:
     (directory / _FILE).unlink(missing_ok=True)
 
 
+def tracking_uri() -> str:
+    """Return where MLflow's settings point to; without any, a SQLite file in the working directory.
+
+    Raises:
+        TrackingError: If MLflow can't work in that directory.
+    """
+    import mlflow
+
+    try:
+        return str(mlflow.get_tracking_uri())
+    except UnicodeEncodeError:
+        why = "its name isn't UTF-8; set MLFLOW_TRACKING_URI, or work elsewhere"
+        raise TrackingError(f"MLflow can't keep a store in {os.getcwd()!r}: {why}") from None
+
+
+def sqlite_file(uri: str) -> Path | None:
+    """Return the file that a SQLite URI means, from the root; None if it is another URI, or means no file."""
+    found = _SQLITE.fullmatch(uri)
+    name = "" if found is None else unquote(found[1])
+    return None if name in ("", ":memory:") or name.startswith("file:") else Path(os.path.abspath(name))
+
+
+def sqlite_uri(path: Path) -> str:
+    """Return the URI of a SQLite file, as little quoted as can be: MLflow takes quoted parts for names."""
+    quoted = re.sub(r"[%?\x00-\x1f\x7f]", lambda found: f"%{ord(found[0]):02X}", os.path.abspath(path))
+    return f"sqlite:///{quoted}"
+
+
 def public_uri(uri: str) -> str:
-    """Return where a store is: without user, password and options, and with a file's path from the root."""
-    name = uri.removeprefix("sqlite:///")
-    if name not in (uri, ""):
-        return f"sqlite:///{os.path.abspath(name)}"
+    """Return where a store is: without user, password and options, with a file's path from the root."""
+    if (file := sqlite_file(uri)) is not None:
+        return sqlite_uri(file)
+    if uri not in _WORDS and (found := _FOLDER.fullmatch(uri)):
+        # MLflow reads a path as it reads that of a URI.
+        return Path(os.path.abspath(url2pathname(found[1]))).as_uri()
     return re.sub(r"(?<=://).*@", "", uri.partition("?")[0])
 
 
@@ -181,18 +221,48 @@ def make_store(uri: str) -> None:
 
     MLflow makes its tables one by one: two processes at once, or one that is killed meanwhile, would leave a
     store that can't be used.
+
+    Raises:
+        OSError: If it can't be made.
     """
     from filelock import FileLock
-    from mlflow import MlflowClient
 
-    path = Path(uri.removeprefix("sqlite:///"))
-    if not uri.startswith("sqlite:///") or not path.name or path.exists() or not path.parent.is_dir():
+    path = sqlite_file(uri)
+    if path is None or path.exists():
         return
+    path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_name(f".{path.name}.lock")):
         if not path.exists():
             partial = path.with_name(f".{path.name}.{os.getpid()}")
-            MlflowClient(f"sqlite:///{partial}").search_experiments(max_results=1)
+            make_tables(partial)
             partial.replace(path)
+
+
+def make_tables(file: Path) -> None:
+    """Let MLflow make a SQLite store whose models go to `mlruns` in the working directory."""
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    make: Any = SqlAlchemyStore
+    uri = sqlite_uri(file)
+    with no_quoted_folders(uri):
+        # As a URI: MLflow would take a path with a %20, a quote or a backslash for another one.
+        store = make(uri, Path("mlruns").absolute().as_uri())
+    store.engine.dispose()
+
+
+@contextmanager
+def no_quoted_folders(uri: str) -> Iterator[None]:
+    """Let MLflow leave no empty folders beside a SQLite file's own, which it makes by their quoted names."""
+    file, literal = sqlite_file(uri), Path(os.path.abspath(uri.partition("///")[2]))
+    quoted = file is not None and literal.parent != file.parent
+    made = [folder for folder in literal.parents if quoted and not folder.exists()]
+    try:
+        yield
+    finally:
+        for folder in made:
+            # What somebody keeps something in stays.
+            if folder.is_dir() and not any(folder.iterdir()):
+                folder.rmdir()
 
 
 def _read(path: Path) -> dict[str, Any]:

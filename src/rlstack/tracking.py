@@ -11,6 +11,7 @@ import atexit
 import logging
 import math
 import os
+import shlex
 import sys
 import threading
 import time
@@ -24,8 +25,10 @@ from .tracked_run import (
     TrackedRun,
     last_step,
     make_store,
+    no_quoted_folders,
     public_uri,
     say_params,
+    tracking_uri,
     without_passwords,
 )
 
@@ -146,8 +149,9 @@ class Tracker:
         """How what is missing can be sent later, as the end of a sentence."""
         if self.run.directory is None:
             return ""
-        where = "" if self.run.uri is None else f" --tracking {self.run.uri}"
-        return f"; to send them: rlstack sync {self.run.directory}{where}"
+        where = [] if self.run.uri is None else ["--tracking", self.run.uri]
+        command = shlex.join(["rlstack", "sync", str(self.run.directory), *where])
+        return f"; to send them: {command}"
 
     def _start(self) -> None:
         # MLflow's active run belongs to a thread: only the caller's can see the caller's.
@@ -198,12 +202,13 @@ class Tracker:
         import mlflow
         from mlflow.entities import RunTag
 
-        uri = mlflow.get_tracking_uri()
+        uri = tracking_uri()
         if self.run.uri != public_uri(uri):
             self.run.uri = public_uri(uri)
             self.run.save()
         make_store(uri)
-        client = mlflow.MlflowClient()
+        with no_quoted_folders(uri):
+            client = mlflow.MlflowClient()
         if self.run_id is not None and (self._continued or (self._client is not None and self.run.owned)):
             last = last_step(client, self.run_id)
             if last is None:

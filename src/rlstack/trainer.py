@@ -18,7 +18,7 @@ from .device import memory_stats, system_stats
 from .env.base import EnvFactory
 from .guards import Guard
 from .run_dir import RunDir, restore
-from .run_options import OnNonFinite, check_trainer, make_algorithm, trainer_of
+from .run_options import OnNonFinite, check_trainer, facts, make_algorithm, trainer_of
 from .signals import interruptible
 from .tracked_run import track_as
 from .tracking import Tracker
@@ -82,7 +82,7 @@ class Trainer:
         else:
             options = {"on_nonfinite": on_nonfinite, "system_metrics": system_metrics}
             self.run_dir = RunDir.begin(Path(run_dir), checkpoint_config or {}, options, self.algorithm)
-        self._guard = Guard(self.algorithm, on_nonfinite, self.run_dir and self.run_dir.checkpoints)
+        self._guard = Guard(self.algorithm, on_nonfinite, self.run_dir and self.run_dir.read_latest)
         run = track_as(self.algorithm.params, self.run_dir and self.run_dir.path)
         self.tracker = Tracker(run, self.run_dir and self.run_dir.journal, enabled=track)
 
@@ -115,12 +115,12 @@ class Trainer:
             CheckpointError: If it has no sound checkpoint.
         """
         env_cls, made_with, checkpoints = trainer_of(Path(run_dir), env_cls, algorithm_config, options)
-        directory = RunDir(Path(run_dir), checkpoints)
+        directory = RunDir.go_on(Path(run_dir), checkpoints)
         try:
             trainer = cls(
                 env_cls, run_dir=directory, stop_conditions=stop_conditions, track=track, **made_with
             )
-            trainer._take_over(checkpoint.read_latest(directory.checkpoints))
+            trainer._take_over(directory.read_checked(trainer.algorithm, algorithm_config or {}))
             directory.saved = trainer.steps
             if algorithm_config:
                 directory.describe_anew(trainer.algorithm)
@@ -144,9 +144,9 @@ class Trainer:
         info = {
             "collects": self.collects,
             "updates": self.steps,
-            "env_steps": algorithm.env_steps,
             "stats": {key: value for key, value in self._last.items() if math.isfinite(value)},
-            "params": algorithm.params,
+            **facts(algorithm),
+            "run": self.run_dir.id if self.run_dir else None,
             "mlflow_run_id": self.tracker.run_id,
         }
         where = run_dir.make_ready() if run_dir else Path(directory or "")
@@ -167,7 +167,7 @@ class Trainer:
         read = checkpoint.read_latest if checkpoint.numbered(Path(path)) else checkpoint.read
         said = read(Path(path))
         if self.run_dir is not None:
-            self.run_dir.check_last(said.info["updates"])
+            self.run_dir.check_last(said)
         self._take_over(said)
 
     def step(self, *, env_config: Config | None = None) -> Stats:
