@@ -1,12 +1,13 @@
 """A recording without a GPU: calls are noted down and made again on the same storage, as by a CUDA graph."""
 
+from contextlib import ExitStack
+from unittest.mock import patch
+
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from rlstack.capture import Recording
-from rlstack.optimizers import OptimizerOptions
-from rlstack.recorded import Recorded
 
 READS_BACK = {"aten::_local_scalar_dense", "aten::nonzero", "aten::is_nonzero"}
 
@@ -48,24 +49,23 @@ class StandIn(Recording):
                         fixed.copy_(new)
 
 
-def like_on_a_gpu(algorithm):
-    """Let an algorithm on the CPU keep on the device what one on a GPU does."""
-    learner = algorithm.learner
-    learner._on_cpu = False
-    learner.entropy_coeff = torch.zeros(())
-    if type(learner.optimizer) in (torch.optim.Adam, torch.optim.AdamW):
-        lr = torch.tensor(learner.optimizer.param_groups[0]["lr"])
-        learner.optimizer.param_groups[0]["lr"] = lr
-        learner.options = OptimizerOptions(learner.optimizer)
-        learner.capturable = True
-    return algorithm
+def like_on_a_gpu(make, *args, recorder=None, **options):
+    """Make an algorithm, or a trainer, that keeps on the CPU what it would keep on a GPU.
+
+    Args:
+        make: What makes it.
+        args: Of it.
+        recorder: Makes a recording; None if nothing is recorded.
+        options: Of it.
+    """
+    with ExitStack() as stack:
+        for name in ("learner.reads_wait", "optimizers.can_record"):
+            stack.enter_context(patch(f"rlstack.{name}", lambda device: True))
+        stack.enter_context(patch("rlstack.select_engine.make_recorder", lambda hparams, device: recorder))
+        return make(*args, **options)
 
 
-def record(algorithm):
-    """Let an algorithm on the CPU do as one on a GPU does, with stand-ins."""
+def record(make, *args, **options):
+    """Make an algorithm on the CPU that does as one on a GPU does, with stand-ins."""
     StandIn.made = StandIn.replays = 0
-    like_on_a_gpu(algorithm)
-    algorithm._recorded = Recorded(
-        algorithm.collector, algorithm.learner, algorithm.advantages, algorithm._sequences, StandIn
-    )
-    return algorithm
+    return like_on_a_gpu(make, *args, recorder=StandIn, **options)

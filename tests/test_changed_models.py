@@ -169,7 +169,7 @@ def test_another_dtype_or_device_is_refused(change):
 @pytest.mark.parametrize("cls", [Algorithm, RecurrentAlgorithm])
 def test_replayed_programs_notice(cls):
     options = dict(KINDS)[cls]
-    replayed, expected = record(make(cls, options, "eager")), make(cls, options, "eager")
+    replayed, expected = record(make, cls, options, "eager"), make(cls, options, "eager")
     for algorithm in (replayed, expected):
         torch.manual_seed(0)
         update(algorithm, 3)

@@ -3,6 +3,7 @@
 import json
 import logging
 from dataclasses import fields
+from operator import call
 
 import pytest
 import torch
@@ -208,9 +209,8 @@ def test_options_of_the_optimizer_are_those_that_are_given(options, way, runs, t
     if way == "resume":
         trainer = Trainer.resume(run, algorithm_config={"optimizer_config": options}, track=False)
     else:
-        trainer = Trainer(Pendulum, algorithm_config=config, track=False)
-        if way == "gpu":
-            like_on_a_gpu(trainer.algorithm)
+        make = like_on_a_gpu if way == "gpu" else call
+        trainer = make(Trainer, Pendulum, algorithm_config=config, track=False)
         trainer.load(run / "checkpoints")
     [group] = trainer.algorithm.learner.optimizer.param_groups
     [(key, value)] = options.items()
@@ -246,7 +246,7 @@ def test_a_rate_set_by_hand_counts_and_survives(tmp_path):
 
 @pytest.mark.parametrize("how", ["replaced", "filled"])
 def test_a_rate_set_by_hand_counts_where_it_is_a_tensor(how):
-    algorithm = like_on_a_gpu(Algorithm(CartPole, **START[Algorithm]))
+    algorithm = like_on_a_gpu(Algorithm, CartPole, **START[Algorithm])
     assert update(algorithm)["coefficients/lr"] == pytest.approx(1e-3)
     [group] = algorithm.learner.optimizer.param_groups
     place = group["lr"]

@@ -39,13 +39,13 @@ def train(algorithm, updates=4, **options):
 
 def assert_replays(cls, env_cls, replayed=4, **changes):
     changes = {**BASE, **changes}
-    expected = train(like_on_a_gpu(cls(env_cls, **changes)))
-    algorithm = record(cls(env_cls, **changes))
+    expected = train(like_on_a_gpu(cls, env_cls, **changes))
+    algorithm = record(cls, env_cls, **changes)
     got = train(algorithm)
     assert got[0] == expected[0]
     assert torch.equal(got[1], expected[1])
     assert torch.equal(got[2], expected[2])
-    reasons = [part.recordings.reason for part in algorithm._recorded.parts]
+    reasons = [part.recordings.reason for part in algorithm._executor.parts]
     assert reasons.count(None) == replayed, reasons
     return algorithm
 
@@ -93,7 +93,7 @@ def test_models_and_distributions_of_ones_own():
 
 
 def test_it_does_replay():
-    algorithm = record(Algorithm(DiscreteDummyEnv, **BASE))
+    algorithm = record(Algorithm, DiscreteDummyEnv, **BASE)
     update(algorithm)
     assert StandIn.made == 0
     update(algorithm)
@@ -114,7 +114,7 @@ def test_deterministic_and_another_config():
         return parameters(algorithm), algorithm.eval()
 
     (one, mine), (two, theirs) = (
-        play(f(Algorithm(DiscreteDummyEnv, **BASE))) for f in (record, like_on_a_gpu)
+        play(f(Algorithm, DiscreteDummyEnv, **BASE)) for f in (record, like_on_a_gpu)
     )
     assert torch.equal(one, two)
     assert mine == theirs
@@ -245,9 +245,9 @@ UNFIT = {
 def test_environments_that_do_not_fit_run_eagerly(env_cls, caplog):
     random.seed(0)
     changes = {**BASE, "horizons_per_env_reset": -1}
-    expected = train(like_on_a_gpu(Algorithm(env_cls, **changes)))
+    expected = train(like_on_a_gpu(Algorithm, env_cls, **changes))
     random.seed(0)
-    algorithm = record(Algorithm(env_cls, **changes))
+    algorithm = record(Algorithm, env_cls, **changes)
     with caplog.at_level(logging.WARNING):
         got = train(algorithm)
     assert got[0] == expected[0]
@@ -260,10 +260,10 @@ def test_environments_that_do_not_fit_run_eagerly(env_cls, caplog):
 
 
 def test_capture_leaves_no_trace():
-    algorithm = record(Algorithm(CartPole, **BASE, horizons_per_env_reset=-1))
+    algorithm = record(Algorithm, CartPole, **BASE, horizons_per_env_reset=-1)
     update(algorithm)
     algorithm.collector.begin(None)
-    horizons = algorithm._recorded.parts[0]
+    horizons = algorithm._executor.parts[0]
     env = algorithm.env
 
     def everything():
@@ -322,7 +322,7 @@ def test_the_entropy_stays_that_of_an_eager_run():
     curves = [
         [update(algorithm)["losses/entropy"] for _ in range(50)]
         for prepare in (like_on_a_gpu, record)
-        for algorithm in [prepare(Algorithm(ContinuousDummyEnv, **changes))]
+        for algorithm in [prepare(Algorithm, ContinuousDummyEnv, **changes)]
     ]
     assert curves[0] == curves[1]
     assert curves[0][0] != curves[0][-1]
@@ -338,8 +338,8 @@ def test_loaded_parameters_are_used():
         update(algorithm, 3)
         return parameters(algorithm)
 
-    plain = play(like_on_a_gpu(Algorithm(DiscreteDummyEnv, **BASE)))
-    recorded = record(Algorithm(DiscreteDummyEnv, **BASE))
+    plain = play(like_on_a_gpu(Algorithm, DiscreteDummyEnv, **BASE))
+    recorded = record(Algorithm, DiscreteDummyEnv, **BASE)
     assert torch.equal(play(recorded), plain)
     assert recorded.engine == "graph"
 

@@ -162,8 +162,8 @@ def test_the_environments_own_state_is_saved_and_restored(tmp_path):
 
 def test_recorded_horizons_take_tensors_that_require_grad():
     options = {**BASE, "model_config": SMALL, "horizons_per_env_reset": -1}
-    plain = like_on_a_gpu(Algorithm(Learned, **options))
+    plain = like_on_a_gpu(Algorithm, Learned, **options)
     update(plain, 4)
-    recorded = record(Algorithm(Learned, **options))
+    recorded = record(Algorithm, Learned, **options)
     update(recorded, 4)
     assert torch.equal(parameters(recorded), parameters(plain))

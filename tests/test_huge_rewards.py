@@ -141,7 +141,7 @@ def test_ordinary_rewards_are_not_named(rewards, unit, caplog):
 def test_recorded_sums_are_refused_and_accepted_alike(resets):
     bad = {(5, 1, 0): 1e30} if resets == 1 else {}
     plain = make(bad, engine="eager", horizons_per_env_reset=resets)
-    recorded = record(make(bad, engine="eager", horizons_per_env_reset=resets))
+    recorded = record(make, bad, engine="eager", horizons_per_env_reset=resets)
     for number in range(8):
         # The environment counts its steps in Python, so the horizons themselves are not recorded.
         for algorithm in (plain, recorded):
@@ -155,7 +155,7 @@ def test_recorded_sums_are_refused_and_accepted_alike(resets):
         mine, other = (algorithm.advantages.state_dict() for algorithm in (plain, recorded))
         assert torch.equal(mine["discounted"], other["discounted"])
         assert all(torch.equal(v, other["return_moments"][k]) for k, v in mine["return_moments"].items())
-    assert recorded._recorded.sum_rewards.recordings._known
+    assert recorded._executor._sums.recordings._known
 
 
 def test_a_trainer_that_skips_goes_on():

@@ -13,7 +13,8 @@ ORDER = """
     policy_file policies params policy_check watch horizon_watch
     env.base env.dummy env.classic env buffer ppo advantages
     device workers passes kernels.base kernels.mlp kernels.lstm kernels.outputs kernels.passes kernels
-    reward_watch collector optimizers learner holdings capture engine recorded algorithm env.checks env.check
+    reward_watch collector optimizers learner holdings capture engine executor graph_executor
+    select_engine algorithm env.checks env.check
     config checkpoint run_options tracked_run run_dir guards conditions tracking sync signals trainer
     recipes names run_config display mlflow_model session inspection listing speed
     console

@@ -1,5 +1,7 @@
 """Optimizer steps: gradients in blocks, and what keeps a step from being made."""
 
+from operator import call
+
 import pytest
 import torch
 from tensordict import TensorDict
@@ -12,6 +14,7 @@ from rlstack.env import ContinuousDummyEnv, DiscreteDummyEnv
 from rlstack.models import DiscreteMLP, Model
 
 from .helpers import SMALL, parameters, update
+from .standin import like_on_a_gpu
 
 # The parameters move by exactly minus the gradient.
 PLAIN = {
@@ -117,7 +120,9 @@ def test_gradients_are_clipped_by_their_global_norm():
 @pytest.mark.parametrize("on_device", [False, True])
 class TestKLStop:
     def run(self, optimizer_cls, on_device, **changes):
-        algorithm = Algorithm(
+        # Where reading a flag is a wait, the flag alone has to stop the optimizer.
+        algorithm = (like_on_a_gpu if on_device else call)(
+            Algorithm,
             DiscreteDummyEnv,
             **BASE,
             model_config=SMALL,
@@ -125,8 +130,6 @@ class TestKLStop:
             optimizer_config={"lr": 0.03},
             **changes,
         )
-        # Where reading a flag is a wait, the flag alone has to stop the optimizer.
-        algorithm.learner._on_cpu = not on_device
         return algorithm, update(algorithm)
 
     def test_cancels_the_step_and_the_rest(self, optimizer_cls, on_device):
@@ -183,11 +186,11 @@ class Poisoned(Model):
 @pytest.mark.parametrize("fault", ["loss", "gradient"])
 def test_nothing_that_is_not_finite_reaches_the_parameters(fault, on_device, optimizer_cls):
     def make(after, num_sgd_iters):
-        algorithm = Algorithm(
-            DiscreteDummyEnv, **BASE, model_cls=Poisoned, model_config={"fault": fault, "after": after},
+        algorithm = (like_on_a_gpu if on_device else call)(
+            Algorithm, DiscreteDummyEnv, **BASE,
+            model_cls=Poisoned, model_config={"fault": fault, "after": after},
             optimizer_cls=optimizer_cls, num_sgd_iters=num_sgd_iters,
         )  # fmt: skip
-        algorithm.learner._on_cpu = not on_device
         algorithm.collect()
         return algorithm
 

@@ -166,8 +166,10 @@ def test_images_reach_the_model_scaled(engine):
     def observe(num, horizon):
         return torch.randint(256, (num, 3, 2), dtype=torch.uint8)
 
-    made = make(IMAGE, observe, engine="eager" if engine == "graph" else engine)
-    algorithm = record(made) if engine == "graph" else made
+    if engine == "graph":
+        algorithm = record(make, IMAGE, observe, engine="eager")
+    else:
+        algorithm = make(IMAGE, observe, engine=engine)
     for _ in range(3):
         stats = update(algorithm)
     obs = observe(5, 0)

@@ -1,6 +1,6 @@
 """What is made of a horizon's rewards: their scale, advantages, and the targets of the values."""
 
-from typing import Any, final
+from typing import Any, Generic, NamedTuple, TypeVar, final
 
 import torch
 from torch import Tensor
@@ -12,6 +12,28 @@ from .moments import RunningMoments
 
 SMALLEST_SCALE = 1e-6
 """Rewards whose discounted sums vary less than that are not scaled."""
+
+_Number = TypeVar("_Number", Tensor, float)
+
+
+class RewardMoments(NamedTuple, Generic[_Number]):
+    """The statistics that scale rewards, as they would become, and as they are: of discounted sums."""
+
+    mean: _Number
+    var: _Number
+    var_before: _Number
+    """Variance without the horizon at hand."""
+    count_before: _Number
+    """How many there are without it."""
+
+
+class ValueMonitors(NamedTuple):
+    """What is to be monitored of the values of a horizon, each a scalar."""
+
+    explained_variance: Tensor
+    """How much of the returns they explain."""
+    bootstrap_gap: Tensor
+    """How far those at its end are from the others."""
 
 
 @final
@@ -29,7 +51,7 @@ class Advantages:
         self.hparams = hparams
         self.return_moments = RunningMoments(()).to(device)
         """Of the reversed discounted returns of all collects: their spread scales the rewards."""
-        self._buffer, self._sequences = buffer, sequences
+        self._buffer, self.sequences = buffer, sequences
         self._discounted = torch.zeros(hparams.num_envs, dtype=torch.float64, device=device)
         # What they are to become, once the horizon has been found sound.
         self._next_moments = RunningMoments(()).to(device)
@@ -43,29 +65,23 @@ class Advantages:
         """Return all that `sum_rewards` changes."""
         return [self._next_discounted, *self._next_moments.buffers()]
 
-    def sum_rewards(self) -> Tensor:
-        """Work out the statistics that scale rewards with the horizon in them; nothing uses them yet.
-
-        Returns:
-            Their mean and variance, and the variance and count of those before, [4], float64.
-        """
+    def sum_rewards(self) -> RewardMoments[Tensor]:
+        """Work out the statistics that scale rewards with the horizon in them; nothing uses them yet."""
         rewards, before = self._buffer.rewards.squeeze(-1).T.to(torch.float64), self.return_moments
         sums = ppo.reversed_discounted_returns(rewards, self._next_discounted, gamma=self.hparams.gamma)
         self._next_moments.copy_from(before)
         self._next_moments.update(sums)
         self._next_discounted.copy_(sums[:, -1])
-        return torch.stack((self._next_moments.mean, self._next_moments.var, before.var, before.count))
+        after = self._next_moments
+        return RewardMoments(after.mean, after.var, before.var, before.count)
 
     def accept(self) -> None:
         """Use the statistics that `sum_rewards` has worked out."""
         self.return_moments.copy_from(self._next_moments)
         self._discounted.copy_(self._next_discounted)
 
-    def estimate(self) -> Tensor:
-        """Put advantages and returns into the sequences; return what is to be monitored of the values, [2].
-
-        That is how much of the returns they explain, and their gap at the horizon's end.
-        """
+    def estimate(self) -> ValueMonitors:
+        """Put advantages and returns into the sequences; return what is to be monitored of the values."""
         hp, buffer = self.hparams, self._buffer
         rewards, values = buffer.rewards.squeeze(-1).T, buffer.values.squeeze(-1).T
         if hp.normalize_rewards:
@@ -76,8 +92,8 @@ class Advantages:
         bootstrap_gap = ppo.bootstrap_gap(values, returns)
         if hp.normalize_advantages:
             advantages = ppo.normalize(advantages)
-        self._sequences.fill(advantages, returns)
-        return torch.stack([explained_variance, bootstrap_gap])
+        self.sequences.fill(advantages, returns)
+        return ValueMonitors(explained_variance, bootstrap_gap)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what the next horizon needs of those before it."""

@@ -19,7 +19,6 @@ from .buffer import Sequences, minibatches
 from .collector import Collector
 from .data import Config, Stats
 from .device import memory_advice, resolve_device, without_emulation
-from .engine import default_block_size, make_passes, make_recorder
 from .env.base import EnvFactory, make_env
 from .horizon_watch import HorizonWatch
 from .hparams import Hparams, RecurrentHparams
@@ -27,8 +26,8 @@ from .learner import Learner
 from .params import describe_params
 from .policies import Policy, RecurrentPolicy
 from .policy_check import make_policy
-from .recorded import Recorded
 from .schedulers import scheduler
+from .select_engine import default_block_size, make_executor, make_passes
 from .watch import PolicyWatch
 
 _log = logging.getLogger(__name__)
@@ -58,8 +57,7 @@ class _PPO(ABC):
         self.learner = Learner(self.passes, self.hparams)
         self._sequences = Sequences(self.collector.buffer)
         self.advantages = Advantages(self.collector.buffer, self._sequences, self.hparams, self.device)
-        recorder = make_recorder(self.hparams, self.device)
-        self._recorded = Recorded(self.collector, self.learner, self.advantages, self._sequences, recorder)
+        self._executor = make_executor(self.collector, self.learner, self.advantages)
         self._watch = PolicyWatch(self.policy)
         self._horizon_watch = HorizonWatch(self.hparams, getattr(self.env, "max_horizon", None))
         hp = self.hparams
@@ -89,7 +87,7 @@ class _PPO(ABC):
     @property
     def engine(self) -> str:
         """How this algorithm computes: eager, kernels, compile, graph, or graph for a part of it."""
-        return self._recorded.engine
+        return self._executor.engine
 
     def collect(self, *, env_config: Config | None = None, deterministic: bool = False) -> Stats:
         """Simulate one horizon in all environments and keep it for `step`.
@@ -112,7 +110,9 @@ class _PPO(ABC):
         resets = self.collector.begin(env_config)
         with memory_advice(self.hparams, "collect"):
             self.advantages.begin(anew=resets > 0)
-            stats = self.collector.run(deterministic=deterministic, sums=self._recorded.sum_rewards)
+            stats = self.collector.run(
+                self._executor.rollout, deterministic=deterministic, sums=self._executor.sum_rewards
+            )
             self.advantages.accept()
         self._buffered = True
         env_steps = self.hparams.num_envs * self.hparams.horizon
@@ -140,17 +140,17 @@ class _PPO(ABC):
         scheduled = self.lr_scheduler(self.env_steps) if self.lr_scheduler else None
         entropy_coeff = self.entropy_scheduler(self.env_steps)
         with self.passes.threads(hp.num_envs * hp.horizon), memory_advice(hp, "step"):
-            monitors = self._recorded.make_targets()
+            monitors = self._executor.estimate()
             sequences, total = self._sequences, len(self._sequences)
             size = total if hp.accumulate_grads else hp.minibatch_size(total)
             lr = self.learner.begin(lr=scheduled, entropy_coeff=entropy_coeff)
             for _ in range(hp.num_sgd_iters):
                 for index in minibatches(total, size, shuffle=hp.shuffle_minibatches, device=self.device):
                     if not self.learner.cancelled:
-                        self.learner.step(sequences, index)
+                        self.learner.take(self._executor.optimizer_step(sequences, index))
             self._absorb_observations()
-            numbers = self.learner.summary(monitors)
-        stats = dict(zip(data.UPDATE_STATS, numbers, strict=True))
+            numbers = self.learner.summary(monitors._asdict())
+        stats = {data.UPDATE_STATS[name]: value for name, value in numbers.items()}
         self._horizon_watch.look(stats[data.BOOTSTRAP_GAP], is_last=self.collector.is_last)
         return {
             **stats,
@@ -177,7 +177,7 @@ class _PPO(ABC):
             collector = self._make_eval_collector()
             collector.restart()
             collector.begin(env_config)
-            return collector.run(deterministic=deterministic)
+            return collector.run(collector.rollout, deterministic=deterministic)
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that training goes on from, bit by bit, as tensors and plain values; nothing is copied.
@@ -232,7 +232,7 @@ class _PPO(ABC):
         self.learner.follow(self.passes)
         for collector in filter(None, (self.collector, self._eval_collector)):
             collector.passes = self.passes
-        self._recorded.forget()
+        self._executor.forget()
         _log.warning("the policy was changed (%s): it is run with engine %s now", changes, self.engine)
 
     def _make_eval_collector(self) -> Collector:

@@ -7,8 +7,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from .advantages import RewardMoments
 from .buffer import Buffer
-from .data import OBS, RETURN_STATS, REWARD_STATS, REWARDS, Config, NonFiniteError, Stats
+from .data import OBS, REWARDS, Config, NonFiniteError, Stats, read_back, reward_stats
 from .env.base import EnvError, SpecWatch, checked_reset, checked_step, env_state, load_env_state
 from .hparams import Hparams, RecurrentHparams
 from .passes import Passes
@@ -18,8 +19,8 @@ from .trees import copy_into, detached, same
 _log = logging.getLogger(__name__)
 
 
-class Simulate(Protocol):
-    """Fills a buffer from its first observations on."""
+class Rollout(Protocol):
+    """Fills a collector's buffer from its first observations on."""
 
     def __call__(self, *, deterministic: bool) -> None: ...  # noqa: D102
 
@@ -44,8 +45,6 @@ class Collector:
         self._seqs_per_state_reset = -1
         if isinstance(hparams, RecurrentHparams):
             self._seqs_per_state_reset = hparams.seqs_per_state_reset
-        self.simulate: Simulate = self.rollout
-        """Fills the buffer from its first observations on."""
         hp = hparams
         self.buffer = Buffer(
             self.policy.observation_spec,
@@ -155,10 +154,17 @@ class Collector:
         """Return whether a reset is due so many horizons after the last one."""
         return 0 < self.hparams.horizons_per_env_reset <= since
 
-    def run(self, *, deterministic: bool, sums: Callable[[], Tensor] | None = None) -> Stats:
+    def run(
+        self,
+        rollout: Rollout,
+        *,
+        deterministic: bool,
+        sums: Callable[[], RewardMoments[Tensor]] | None = None,
+    ) -> Stats:
         """Simulate the horizon that was begun, and return its `returns/…` and `rewards/…`.
 
         Args:
+            rollout: This collector's `rollout`, or what does the same.
             deterministic: Whether the policy acts without chance.
             sums: Returns what the statistics that scale rewards would become, as `Advantages.sum_rewards`.
 
@@ -167,16 +173,16 @@ class Collector:
             NonFiniteError: If it or the policy returns NaN or infinity, or those statistics leave float32.
         """
         try:
-            self.simulate(deterministic=deterministic)
+            rollout(deterministic=deterministic)
             self._sequences = self._count_sequences(self.buffer.horizon // self.buffer.seq_len)
-            rewards = self.buffer.rewards.to(torch.float64)
-            summaries = torch.stack((*summarize(rewards.sum(0)), *summarize(rewards), self.buffer.is_sound()))
-            read = (torch.cat((summaries, sums())) if sums else summaries).tolist()
-            values, all_sound, moments = read[:8], read[8], read[9:]
-            if not all_sound and (error := self._nonfinite_error() or self._range_error()):
+            stats = reward_stats(self.buffer.rewards.to(torch.float64))
+            moments = sums()._asdict() if sums else {}
+            read = read_back({**stats, **moments, "is_sound": self.buffer.is_sound()})
+            if not read["is_sound"] and (error := self._nonfinite_error() or self._range_error()):
                 raise error
             if moments:
-                self._rewards.look(*values[4:6], *moments)
+                found = RewardMoments(**{name: read[name] for name in moments})
+                self._rewards.look(read["rewards/min"], read["rewards/max"], found)
         except BaseException as fault:
             nonfinite = self._nonfinite_error() if isinstance(fault, EnvError) else None
             # Half a horizon is worth nothing, and the environment may be in any state: begin anew.
@@ -186,7 +192,7 @@ class Collector:
                 # What the environment complains about is the echo of its own NaN.
                 raise nonfinite from fault
             raise
-        return dict(zip(RETURN_STATS + REWARD_STATS, values, strict=True))
+        return {name: read[name] for name in stats}
 
     def _count_sequences(self, more: int) -> int:
         """Return how many sequences the recurrent state will have lasted after so many more."""
@@ -243,8 +249,3 @@ class Collector:
             f"{name} of environment {index} from {type(self.env).__name__} is not one of its spec's values "
             f"{when(step)}: they are whole numbers that count from 0, and a OneHot has a single 1"
         )
-
-
-def summarize(values: Tensor) -> tuple[Tensor, ...]:
-    """Return minimum, maximum, mean and standard deviation, as `data.SUMMARY` names them."""
-    return values.min(), values.max(), values.mean(), values.std(correction=0)

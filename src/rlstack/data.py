@@ -37,25 +37,19 @@ MEAN = "mean"
 LOG_STD = "log_std"
 """Features read by `Normal` and `SquashedNormal`."""
 
-SUMMARY = ("min", "max", "mean", "std")
-RETURN_STATS = tuple(f"returns/{name}" for name in SUMMARY)
-"""Of the sum of rewards over a horizon, over environments."""
-REWARD_STATS = tuple(f"rewards/{name}" for name in SUMMARY)
-"""Of the reward of one step, over environments and steps."""
-LOSS_STATS = (
-    "losses/total",
-    "losses/policy",
-    "losses/vf",
-    "losses/entropy",
-    "monitors/kl_div",
-    "monitors/clip_fraction",
-)
-"""In the order of `rlstack.ppo.PPOLoss`."""
-GRAD_NORM = "monitors/grad_norm"
-EXPLAINED_VARIANCE = "monitors/explained_variance"
 BOOTSTRAP_GAP = "monitors/bootstrap_gap"
-UPDATE_STATS = (*LOSS_STATS, GRAD_NORM, EXPLAINED_VARIANCE, BOOTSTRAP_GAP)
-"""What is read back of an update, in this order."""
+UPDATE_STATS = {
+    "total": "losses/total",
+    "policy": "losses/policy",
+    "vf": "losses/vf",
+    "entropy": "losses/entropy",
+    "kl_div": "monitors/kl_div",
+    "clip_fraction": "monitors/clip_fraction",
+    "grad_norm": "monitors/grad_norm",
+    "explained_variance": "monitors/explained_variance",
+    "bootstrap_gap": BOOTSTRAP_GAP,
+}
+"""What is known of an update: fields of `rlstack.ppo.PPOLoss` and more, and the names of their statistics."""
 ENV_STEPS = "env/steps"
 ENV_RESETS = "env/resets"
 ENV_TOTAL_STEPS = "env/total_steps"
@@ -86,6 +80,35 @@ class Evaluation(NamedTuple):
     """[N · L, 1]. Values of the observations."""
     entropy: Tensor
     """[N · L, 1]. Entropy of the action distribution."""
+
+
+def reward_stats(rewards: Tensor) -> dict[str, Tensor]:
+    """Return `returns/…`, of the sums over a horizon, and `rewards/…`, of single steps: each a scalar.
+
+    Args:
+        rewards: [T, B, 1], float64.
+    """
+    return {**_summarize("returns", rewards.sum(0)), **_summarize("rewards", rewards)}
+
+
+def _summarize(group: str, values: Tensor) -> dict[str, Tensor]:
+    found = {
+        "min": values.min(),
+        "max": values.max(),
+        "mean": values.mean(),
+        "std": values.std(correction=0),
+    }
+    return {f"{group}/{name}": value for name, value in found.items()}
+
+
+def read_back(values: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Return tensors as numbers, or lists of them, by name; the device is waited for once."""
+    flat = torch.cat([value.flatten().to(torch.float64) for value in values.values()]).cpu()
+    parts = flat.split([value.numel() for value in values.values()])
+    return {
+        name: part.view(value.shape).tolist()
+        for (name, value), part in zip(values.items(), parts, strict=True)
+    }
 
 
 def is_number(value: object) -> bool:

@@ -44,6 +44,16 @@ def resolve_device(device: Device) -> torch.device:
     return resolved
 
 
+def reads_wait(device: torch.device) -> bool:
+    """Return whether to read a number from a device means to wait for all that it was given to do."""
+    return device.type != "cpu"
+
+
+def can_record(device: torch.device) -> bool:
+    """Return whether what a device does can be recorded and replayed."""
+    return device.type == "cuda"
+
+
 def autocast_scope(hparams: Hparams, device: torch.device) -> Scope:
     """Return what makes the context for the model: 16-bit autocast if asked for, else nothing."""
     if not hparams.enable_amp:

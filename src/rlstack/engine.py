@@ -1,4 +1,4 @@
-"""How to compute: which passes for which policy, how many rows at a time, what is recorded and replayed."""
+"""The programs of an algorithm, each recorded once and replayed."""
 
 import logging
 from collections.abc import Callable
@@ -8,62 +8,15 @@ import torch
 from torch import Tensor
 
 from .buffer import Sequences, count
-from .capture import CudaGraph, Program, Recording, capture
+from .capture import Program, Recording, capture
 from .collector import Collector
-from .device import default_rows
 from .holdings import CaptureError, Holdings
-from .hparams import Hparams, HparamsError
-from .kernels import Kernel, kernel_class
-from .kernels.passes import KernelPasses
 from .learner import Learner
-from .passes import EagerPasses, Passes
-from .policies import Policy, RecurrentPolicy
 
 _log = logging.getLogger(__name__)
 
-_BLOCK_BYTES = 2**20
-"""Of one layer's activations for one block."""
 _MOST_RECORDINGS = 8
 """Of one kind: each holds memory."""
-
-
-def make_passes(policy: Policy | RecurrentPolicy, hparams: Hparams, device: torch.device) -> Passes:
-    """Return the fastest passes that compute what the policy's model does, or those that are asked for."""
-    cls = _kernel(policy, hparams, device)
-    return EagerPasses(policy, hparams, device) if cls is None else KernelPasses(policy, hparams, cls)
-
-
-def default_block_size(policy: Policy | RecurrentPolicy, hparams: Hparams, device: torch.device) -> int:
-    """Return how many rows to compute at a time.
-
-    With a kernel: as many as keep their activations in a core's cache, and few enough to occupy all threads.
-    """
-    if _kernel(policy, hparams, device) is None:
-        return default_rows(device)
-    config = policy.model.config
-    width = max(config.get("hiddens") or (config["hidden_size"],))
-    rows = _BLOCK_BYTES // (width * (2 if hparams.enable_amp else 4))
-    total = hparams.num_envs * hparams.horizon
-    minibatch = (hparams.sgd_minibatch_size or total) * hparams.sequence_length
-    share = -(-min(total, minibatch) // torch.get_num_threads())
-    return max(64, min(rows, share))
-
-
-def _kernel(policy: Policy | RecurrentPolicy, hparams: Hparams, device: torch.device) -> type[Kernel] | None:
-    if hparams.engine != "auto" or device.type != "cpu":
-        return None
-    return kernel_class(policy, amp=hparams.enable_amp)
-
-
-def make_recorder(hparams: Hparams, device: torch.device) -> type[Recording] | None:
-    """Return what records programs on this device; None if nothing is to be recorded.
-
-    Raises:
-        HparamsError: If the device has no graphs and they are asked for.
-    """
-    if hparams.engine == "graph" and device.type != "cuda":
-        raise HparamsError("engine is 'graph', which needs a CUDA device: use auto, eager or compile")
-    return CudaGraph if device.type == "cuda" and hparams.engine in ("auto", "graph") else None
 
 
 class Recordings:
@@ -202,15 +155,6 @@ class _Function(Program):
     def storage(self) -> list[Tensor]:
         return self._tensors()
 
-    def go_on(self) -> None:
-        pass
-
-    def check(self) -> None:
-        pass
-
-    def put_back(self) -> None:
-        pass
-
 
 @final
 class Function:
@@ -279,7 +223,7 @@ class Steps:
         learner = self._learner
         # The first update makes gradients and the optimizer's state.
         if not learner.warm or self.recordings.reason is not None:
-            return learner.step_eagerly(sequences, index)
+            return learner.step(sequences, index)
         places = [tensor.data_ptr() for tensor in (*learner.tensors(), *sequences.tensors())]
         if places != self._places:
             self.recordings.forget()
@@ -294,5 +238,5 @@ class Steps:
         key = "whole" if isinstance(index, slice) else len(index)
         result = self.recordings.replay(key, lambda: _Step(learner, sequences, index), before)
         if result is None:
-            return learner.step_eagerly(sequences, index)
+            return learner.step(sequences, index)
         return result.clone() if learner.capturable else learner.apply(result)

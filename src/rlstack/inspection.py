@@ -7,9 +7,8 @@ import torch
 
 from . import checkpoint
 from .checkpoint import CheckpointError
-from .collector import summarize
 from .config import find_class
-from .data import RETURN_STATS, REWARD_STATS, keep_random_state
+from .data import keep_random_state, read_back, reward_stats
 from .device import resolve_device
 from .env.base import EnvFactory, checked_reset, checked_step, make_env
 from .env.checks import most_steps
@@ -100,12 +99,10 @@ def evaluate(
             obs, reward = checked_step(env, num_envs, step.actions, t, device_)
             state = step.state
             rewards.append(reward.clone())
-    each = torch.stack(rewards).to(torch.float64)
-    values = [float(value) for value in (*summarize(each.sum(0)), *summarize(each))]
     return {
         "checkpoint": str(where),
         "updates": said.info["updates"],
         "num_envs": num_envs,
         "steps": len(rewards),
-        **dict(zip(RETURN_STATS + REWARD_STATS, values, strict=True)),
+        **read_back(reward_stats(torch.stack(rewards).to(torch.float64))),
     }

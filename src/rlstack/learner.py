@@ -4,14 +4,15 @@ Whatever decides whether an optimizer step is made stays on the device: finite l
 limit, and whether an earlier step was cancelled. It reaches the host once, with the statistics.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from .buffer import Sequences
-from .data import NonFiniteError
+from .data import NonFiniteError, read_back
+from .device import reads_wait
 from .hparams import Hparams
 from .optimizers import OptimizerOptions, make_optimizer
 from .passes import Passes
@@ -54,7 +55,7 @@ class Learner:
     def __init__(self, passes: Passes, hparams: Hparams) -> None:
         self.passes, self.hparams = passes, hparams
         self.parameters, self.scaler = passes.parameters, passes.scaler
-        device, on_cpu = passes.device, passes.device.type == "cpu"
+        device = passes.device
         self.optimizer = make_optimizer(hparams, self.parameters, device)
         # torch's fused SGD leaves its momentum uninitialized when its first step is gated.
         momentum = any(group.get("momentum") for group in self.optimizer.param_groups)
@@ -64,9 +65,8 @@ class Learner:
         self.capturable = self.gated and self.options.lr is not None
         """Whether optimizer steps read nothing from the host, and can be recorded."""
         # What a schedule changes is a tensor where steps may be recorded: a recording reads it each time.
-        self.entropy_coeff: float | Tensor = 0.0 if on_cpu else torch.zeros((), device=device)
-        self.make_step: Callable[[Sequences, slice | Tensor], Tensor] = self.step_eagerly
-        """Makes an optimizer step and returns its record, [11]."""
+        self._reads_wait = reads_wait(device)
+        self.entropy_coeff: float | Tensor = torch.zeros((), device=device) if self._reads_wait else 0.0
         self.lr_scale = 1.0
         """What learning rates have been multiplied by: less than 1 after training had to be taken back."""
         self.skipped_steps = 0
@@ -75,7 +75,6 @@ class Learner:
         """How many updates have begun."""
         self.warm = False
         """Whether an update has been made here: gradients and the optimizer's state have their places."""
-        self._on_cpu = on_cpu
         self._records: list[Tensor] = []
         self._alive = torch.ones((), dtype=torch.bool, device=device)
 
@@ -105,14 +104,14 @@ class Learner:
     @property
     def cancelled(self) -> bool:
         """Whether the remaining steps are known to do nothing; on a GPU nobody waits to find out."""
-        return self._on_cpu and not bool(self._alive)
+        return not self._reads_wait and not bool(self._alive)
 
-    def step(self, sequences: Sequences, index: slice | Tensor) -> None:
-        """Make one optimizer step from the sequences with these numbers."""
-        self._records.append(self.make_step(sequences, index))
+    def take(self, record: Tensor) -> None:
+        """Note the record of an optimizer step, [11], for the update's summary."""
+        self._records.append(record)
 
-    def step_eagerly(self, sequences: Sequences, index: slice | Tensor) -> Tensor:
-        """Make one optimizer step, operation by operation; return its record, [11]."""
+    def step(self, sequences: Sequences, index: slice | Tensor) -> Tensor:
+        """Make one optimizer step from the sequences with these numbers; return its record, [11]."""
         return self.apply(self.gradient(sequences, index))
 
     def gradient(self, sequences: Sequences, index: slice | Tensor) -> Tensor:
@@ -233,25 +232,22 @@ class Learner:
         """Return a `StepRecord` for each optimizer step of the update, on the device: [steps, 11]."""
         return torch.stack(self._records)
 
-    def summary(self, *others: Tensor) -> list[float]:
-        """Return the mean losses and gradient norm of the steps that were tried, then other numbers.
+    def summary(self, others: Mapping[str, Tensor]) -> dict[str, float]:
+        """Return the mean losses and gradient norm of the steps that were tried, and other numbers, by name.
 
         All are read back at once.
 
         Args:
-            others: [...]. Whatever else is to be read back.
+            others: Scalars; whatever else is to be read back.
 
         Raises:
             NonFiniteError: If a loss or a gradient was not finite; that step was not made, nor any after it.
         """
-        records = self.records()
-        extra = [other.flatten().to(records.dtype) for other in others]
-        flat = torch.cat([records.flatten(), *extra]).tolist()
-        width = records.shape[1]
-        steps = [StepRecord(*flat[row * width : (row + 1) * width]) for row in range(len(records))]
-        return self._summarize(steps) + flat[records.numel() :]
+        read = read_back({"records": self.records(), **others})
+        steps = [StepRecord(*row) for row in read.pop("records")]
+        return {**self._summarize(steps), **read}
 
-    def _summarize(self, records: list[StepRecord]) -> list[float]:
+    def _summarize(self, records: list[StepRecord]) -> dict[str, float]:
         tried = [record for record in records if record.tried]
         for number, record in enumerate(tried):
             self.skipped_steps = 0 if record.grad_ok else self.skipped_steps + 1
@@ -264,6 +260,5 @@ class Learner:
                     "huge, or look for a division by zero in the model"
                 )
         sound = [record for record in tried if record.grad_ok] or tried
-        return [
-            sum(column) / len(sound) for column in list(zip(*sound, strict=True))[: len(PPOLoss._fields) + 1]
-        ]
+        names = (*PPOLoss._fields, "grad_norm")
+        return {name: sum(getattr(record, name) for record in sound) / len(sound) for name in names}

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .data import is_number, keep_random_state
+from .device import can_record
 from .hparams import Hparams, HparamsError, check_options
 
 _log = logging.getLogger(__name__)
@@ -42,17 +43,21 @@ def make_optimizer(
             expected = None if isinstance(value, bool | None) else "True, False or None"
         if expected:
             raise HparamsError(f"optimizer_config.{name} is {value!r}, expected {expected}")
+    lr = options["lr"]
     if "fused" in known and not {"fused", "foreach", "differentiable", "capturable"} & set(options):
         options["fused"] = True
-        if device.type == "cuda" and "capturable" in known:
-            lr = torch.tensor(float(options["lr"]), dtype=torch.float32, device=device)
-            options |= {"capturable": True, "lr": lr}
+        if can_record(device) and "capturable" in known:
+            options["lr"] = torch.tensor(float(options["lr"]), dtype=torch.float32, device=device)
+            # Tests record on a CPU too, where Adam needs no such option and refuses it.
+            options["capturable"] = device.type == "cuda"
     try:
         optimizer = _make(cls, parameters, options)
     except Exception as error:
         # Whatever a class raises, it is named as its own.
         raise HparamsError(f"optimizer_config: {error} (optimizer_cls is {cls.__name__})") from error
     _try(cls, parameters, options, device)
+    # As it was given: a float32 tensor has another value.
+    optimizer.defaults["lr"] = lr
     return optimizer
 
 

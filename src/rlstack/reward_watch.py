@@ -6,7 +6,7 @@ from typing import final
 
 import torch
 
-from .advantages import SMALLEST_SCALE
+from .advantages import SMALLEST_SCALE, RewardMoments
 from .buffer import Buffer
 from .data import NonFiniteError
 
@@ -29,31 +29,26 @@ class RewardWatch:
         self._buffer, self._source = buffer, source
         self._named_spike = False
 
-    def look(
-        self, lowest: float, highest: float, mean: float, var: float, var_before: float, count: float
-    ) -> None:
+    def look(self, lowest: float, highest: float, moments: RewardMoments[float]) -> None:
         """Look at the rewards of a horizon, by what is known of them.
 
         Args:
             lowest: Smallest reward of the horizon.
             highest: Largest one.
-            mean: Of the discounted sums, with this horizon in them.
-            var: Their variance.
-            var_before: Their variance without it.
-            count: How many there were without it.
+            moments: The statistics that scale rewards.
 
         Raises:
             NonFiniteError: If mean or variance leave float32.
         """
         most = torch.finfo(torch.float32).max
-        if not (abs(mean) <= most and var <= most):
+        if not (abs(moments.mean) <= most and moments.var <= most):
             raise NonFiniteError(
                 f"{self._largest()}: the statistics that scale rewards would leave float32; bound it there"
             )
-        largest, scale = max(abs(lowest), abs(highest)), math.sqrt(var_before)
+        largest, scale = max(abs(lowest), abs(highest)), math.sqrt(moments.var_before)
         if self._named_spike or largest == 0:
             return
-        if not count or scale < SMALLEST_SCALE:
+        if not moments.count_before or scale < SMALLEST_SCALE:
             rewards = self._buffer.rewards
             scale = float(rewards[rewards != 0].abs().median())
         if largest > _SPIKE * scale:

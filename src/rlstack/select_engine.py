@@ -1,0 +1,70 @@
+"""Which way of computing an algorithm uses: passes, how many rows at a time, what is recorded."""
+
+import torch
+
+from .advantages import Advantages
+from .capture import CudaGraph, Recording
+from .collector import Collector
+from .device import can_record, default_rows
+from .executor import Executor
+from .graph_executor import GraphExecutor
+from .hparams import Hparams, HparamsError
+from .kernels import Kernel, kernel_class
+from .kernels.passes import KernelPasses
+from .learner import Learner
+from .passes import EagerPasses, Passes
+from .policies import Policy, RecurrentPolicy
+
+_BLOCK_BYTES = 2**20
+"""Of one layer's activations for one block."""
+
+
+def make_passes(policy: Policy | RecurrentPolicy, hparams: Hparams, device: torch.device) -> Passes:
+    """Return the fastest passes that compute what the policy's model does, or those that are asked for."""
+    cls = _kernel(policy, hparams, device)
+    return EagerPasses(policy, hparams, device) if cls is None else KernelPasses(policy, hparams, cls)
+
+
+def default_block_size(policy: Policy | RecurrentPolicy, hparams: Hparams, device: torch.device) -> int:
+    """Return how many rows to compute at a time.
+
+    With a kernel: as many as keep their activations in a core's cache, and few enough to occupy all threads.
+    """
+    if _kernel(policy, hparams, device) is None:
+        return default_rows(device)
+    config = policy.model.config
+    width = max(config.get("hiddens") or (config["hidden_size"],))
+    rows = _BLOCK_BYTES // (width * (2 if hparams.enable_amp else 4))
+    total = hparams.num_envs * hparams.horizon
+    minibatch = (hparams.sgd_minibatch_size or total) * hparams.sequence_length
+    share = -(-min(total, minibatch) // torch.get_num_threads())
+    return max(64, min(rows, share))
+
+
+def _kernel(policy: Policy | RecurrentPolicy, hparams: Hparams, device: torch.device) -> type[Kernel] | None:
+    if hparams.engine != "auto" or device.type != "cpu":
+        return None
+    return kernel_class(policy, amp=hparams.enable_amp)
+
+
+def make_recorder(hparams: Hparams, device: torch.device) -> type[Recording] | None:
+    """Return what records programs on this device; None if nothing is to be recorded.
+
+    Raises:
+        HparamsError: If the device has no graphs and they are asked for.
+    """
+    if hparams.engine == "graph" and not can_record(device):
+        raise HparamsError("engine is 'graph', which needs a CUDA device: use auto, eager or compile")
+    return CudaGraph if can_record(device) and hparams.engine in ("auto", "graph") else None
+
+
+def make_executor(collector: Collector, learner: Learner, advantages: Advantages) -> Executor:
+    """Return the fastest executor that an algorithm's engine and device allow.
+
+    Raises:
+        HparamsError: If the device has no graphs and they are asked for.
+    """
+    recorder = make_recorder(learner.hparams, learner.passes.device)
+    if recorder is None:
+        return Executor(collector, learner, advantages)
+    return GraphExecutor(collector, learner, advantages, recorder)
