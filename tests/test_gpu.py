@@ -1,4 +1,7 @@
-"""What only a CUDA device can show; elsewhere these tests are skipped."""
+"""What is to hold on a CUDA device; where it can be shown without one, a stand-in on the CPU shows it too."""
+
+from contextlib import contextmanager
+from operator import call
 
 import pytest
 import torch
@@ -8,34 +11,68 @@ from rlstack.buffer import Sequences
 from rlstack.env import CartPole, ContinuousDummyEnv, DiscreteDummyEnv, MountainCar, Pendulum
 
 from .helpers import Stateless, parameters, update
+from .standin import Notes, record
 from .test_engine import LSTM, MODES, UNFIT, Rebinding, train
 
-pytestmark = [
+NEEDS_CUDA = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
 ]
-BASE = {"num_envs": 64, "horizon": 8, "seed": 0, "device": "cuda"}
+SIZE = {"num_envs": 64, "horizon": 8, "seed": 0}
+BASE = {**SIZE, "device": "cuda"}
 BOTH = pytest.mark.parametrize("algorithm_cls", [Algorithm, RecurrentAlgorithm])
+
+
+def gpu(test):
+    """Mark a test that only a CUDA device can pass."""
+    for mark in NEEDS_CUDA:
+        test = mark(test)
+    return test
+
+
+@pytest.fixture(params=[pytest.param("cuda", marks=NEEDS_CUDA), "cpu"], ids=["cuda", "stand-in"])
+def device(request):
+    return request.param
+
+
+def make(algorithm_cls, env_cls, device, **options) -> Algorithm | RecurrentAlgorithm:
+    """Make an algorithm on a GPU, or on the CPU one that is run in the same way."""
+    return (record if device == "cpu" else call)(algorithm_cls, env_cls, device=device, **SIZE, **options)
+
+
+@contextmanager
+def refusing_to_wait(device):
+    """Raise where a number is read from the device meanwhile."""
+    if device == "cpu":
+        with Notes():
+            yield
+        return
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 @BOTH
 @pytest.mark.parametrize("env_cls", [DiscreteDummyEnv, ContinuousDummyEnv, CartPole, MountainCar, Pendulum])
-def test_learns_there(algorithm_cls, env_cls):
-    algorithm = algorithm_cls(env_cls, **BASE, normalize_observations=True)
+def test_learns_there(algorithm_cls, env_cls, device):
+    algorithm = make(algorithm_cls, env_cls, device, normalize_observations=True)
     before = parameters(algorithm)
     stats = update(algorithm, 2)
     assert all(type(value) is float for value in stats.values())
-    assert algorithm.policy.device.type == algorithm.collector.buffer.rewards.device.type == "cuda"
+    assert algorithm.policy.device.type == algorithm.collector.buffer.rewards.device.type == device
     assert parameters(algorithm).isfinite().all()
     assert not torch.equal(parameters(algorithm), before)
 
 
 @BOTH
 @pytest.mark.parametrize("enable_amp", [False, True])
-def test_with_everything_that_saves_memory(algorithm_cls, enable_amp):
-    algorithm = algorithm_cls(
+def test_with_everything_that_saves_memory(algorithm_cls, enable_amp, device):
+    algorithm = make(
+        algorithm_cls,
         DiscreteDummyEnv,
-        **BASE,
+        device,
         optimizer_cls=torch.optim.SGD,
         accumulate_grads=True,
         enable_amp=enable_amp,
@@ -46,26 +83,39 @@ def test_with_everything_that_saves_memory(algorithm_cls, enable_amp):
 
 @BOTH
 @pytest.mark.parametrize("target_kl_div", [None, 0.01])
-def test_nothing_waits_for_the_device_inside(algorithm_cls, target_kl_div):
-    algorithm = algorithm_cls(DiscreteDummyEnv, **BASE, target_kl_div=target_kl_div, engine="eager")
+@pytest.mark.parametrize("optimizer_cls", [torch.optim.Adam, torch.optim.SGD])
+def test_nothing_waits_for_the_device_inside(algorithm_cls, target_kl_div, optimizer_cls, device):
+    algorithm = make(
+        algorithm_cls,
+        DiscreteDummyEnv,
+        device,
+        target_kl_div=target_kl_div,
+        optimizer_cls=optimizer_cls,
+        engine="eager",
+    )
     update(algorithm, 2)
-    algorithm.collector.begin(None)
-    advantages = torch.zeros(64, 8, device="cuda")
-    algorithm._absorb_rewards()
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        algorithm.collector.rollout(deterministic=False)
-        algorithm._absorb_rewards()
-        algorithm._targets()
-        sequences = Sequences(algorithm.collector.buffer)
-        sequences.fill(advantages, advantages)
-        algorithm.learner.begin(lr=1e-3, entropy_coeff=0.0)
-        algorithm.learner.step(sequences, slice(0, len(sequences)))
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-    assert algorithm.learner.records().shape == (1, 11)
+    collector, learner, advantages = algorithm.collector, algorithm.learner, algorithm.advantages
+    collector.begin(None)
+    advantages.begin(anew=True)
+    sequences = Sequences(collector.buffer)
+    learner.begin(lr=1e-3, entropy_coeff=0.0)
+    with refusing_to_wait(device):
+        collector.rollout(deterministic=False)
+        advantages.sum_rewards()
+        advantages.accept()
+        advantages.estimate()
+        index = torch.arange(len(sequences), device=device)
+        for part in (slice(0, len(sequences)), index[::2]):
+            learner.take(learner.step(sequences, part))
+    assert learner.records().shape == (2, 11)
 
 
+def test_the_stand_in_refuses_to_wait():
+    with pytest.raises(RuntimeError, match="capturing"), refusing_to_wait("cpu"):
+        float(torch.zeros(()))
+
+
+@gpu
 @BOTH
 def test_evaluations_leave_the_random_numbers_alone(algorithm_cls):
     algorithm = algorithm_cls(CartPole, **BASE)
@@ -74,6 +124,7 @@ def test_evaluations_leave_the_random_numbers_alone(algorithm_cls):
     assert torch.equal(torch.cuda.get_rng_state(), before)
 
 
+@gpu
 @pytest.mark.parametrize("algorithm_cls", [Algorithm, RecurrentAlgorithm])
 def test_policies_go_from_there_to_the_cpu(algorithm_cls, tmp_path):
     algorithm = algorithm_cls(Pendulum, **BASE)
@@ -86,11 +137,13 @@ def test_policies_go_from_there_to_the_cpu(algorithm_cls, tmp_path):
     assert torch.allclose(here.actions, there.actions.cpu(), atol=1e-3)
 
 
+@gpu
 def test_an_explicit_device_is_obeyed():
     assert Algorithm(DiscreteDummyEnv, **{**BASE, "device": "cpu"}).policy.device.type == "cpu"
     assert Algorithm(DiscreteDummyEnv, **{**BASE, "device": "auto"}).policy.device.type == "cuda"
 
 
+@gpu
 def test_memory_is_that_of_the_device(tracked):
     stats = Trainer(DiscreteDummyEnv, algorithm_config=BASE).step()
     assert stats["memory/total"] == torch.cuda.mem_get_info()[1]
@@ -108,11 +161,13 @@ def assert_graph_is_eager(cls, env_cls, engine="graph", **changes):
     assert got[0] == expected[0]
 
 
+@gpu
 @pytest.mark.parametrize("mode", MODES, ids=str)
 def test_a_graph_does_what_eager_does(mode):
     assert_graph_is_eager(Algorithm, Pendulum, **mode)
 
 
+@gpu
 @pytest.mark.parametrize("mode", MODES, ids=str)
 def test_a_recurrent_graph_does_what_eager_does(mode):
     size = mode.get("sgd_minibatch_size")
@@ -121,23 +176,33 @@ def test_a_recurrent_graph_does_what_eager_does(mode):
     )
 
 
+@gpu
 @pytest.mark.parametrize("precision", ["highest", "high"])
 def test_graphs_by_default(precision):
     assert_graph_is_eager(Algorithm, DiscreteDummyEnv, engine="auto", matmul_precision=precision)
 
 
+def fp32_precisions():
+    # torch's types don't know the second one.
+    cuda, rnn = torch.backends.cuda.matmul, torch.backends.cudnn.rnn
+    return cuda.fp32_precision, rnn.fp32_precision  # type: ignore[attr-defined]
+
+
+@gpu
 def test_precision_is_ours_alone():
-    before = torch.backends.cuda.matmul.fp32_precision, torch.backends.cudnn.rnn.fp32_precision
+    before = fp32_precisions()
     for precision in ("highest", "high"):
         update(Algorithm(DiscreteDummyEnv, **BASE, matmul_precision=precision), 2)
-        now = torch.backends.cuda.matmul.fp32_precision, torch.backends.cudnn.rnn.fp32_precision
+        now = fp32_precisions()
         assert now == before
 
 
+@gpu
 def test_graphs_of_models_and_environments_of_ones_own():
     assert_graph_is_eager(RecurrentAlgorithm, DiscreteDummyEnv, model_cls=Stateless, seq_len=1)
 
 
+@gpu
 @pytest.mark.parametrize("env_cls", [env_cls for env_cls in UNFIT if env_cls.__name__ != "Growing"])
 def test_what_does_not_fit_runs_eagerly(env_cls, caplog):
     class There(env_cls):
@@ -159,6 +224,7 @@ def test_what_does_not_fit_runs_eagerly(env_cls, caplog):
     assert issubclass(There, Rebinding)
 
 
+@gpu
 @BOTH
 def test_memory_stays_flat(algorithm_cls):
     algorithm = algorithm_cls(DiscreteDummyEnv, **BASE)
@@ -169,6 +235,7 @@ def test_memory_stays_flat(algorithm_cls):
     assert torch.cuda.memory_allocated() <= before + 2**16
 
 
+@gpu
 def test_the_entropy_stays_that_of_an_eager_run():
     changes = {**BASE, "optimizer_config": {"lr": 0.01}}
     curves = [
