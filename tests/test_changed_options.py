@@ -30,6 +30,7 @@ USED = {
     "env_config": {"g": 3.0},
     "horizon": 16,
     "horizons_per_env_reset": 1,
+    "num_envs": 4,
     "optimizer_config": {"lr": 1e-3, "weight_decay": 0.5},
     "accumulate_grads": True,
     "enable_amp": True,
@@ -64,7 +65,6 @@ HARMLESS = {"grad_block_size": 16, "matmul_precision": "highest", "engine": "eag
 REFUSED = {
     "model_config": {"hiddens": [4], "hidden_size": 4},
     "distribution_cls": Normal,
-    "num_envs": 4,
     "optimizer_cls": torch.optim.SGD,
     "normalize_observations": True,
 }

@@ -100,6 +100,9 @@ class Advantages:
         return {"discounted": self._discounted, "return_moments": dict(self.return_moments.state_dict())}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over what `state_dict` returned."""
-        self._discounted.copy_(state["discounted"])
+        """Take over what `state_dict` returned; `discounted` is None before a reset."""
+        if state["discounted"] is None:
+            self._discounted.zero_()
+        else:
+            self._discounted.copy_(state["discounted"])
         self.return_moments.load_state_dict(state["return_moments"])

@@ -31,6 +31,7 @@ from torch import Tensor
 
 from . import policy_file
 from .files import sync_directory, write_file
+from .policy_file import as_stored
 from .trees import pack, unpack
 
 _FORMAT = "rlstack.checkpoint.1"
@@ -72,6 +73,21 @@ class Checkpoint:
     policy: dict[str, Any]
 
 
+def check(policy: Any, state: Mapping[str, Any]) -> None:
+    """Refuse what no checkpoint could hold.
+
+    Args:
+        policy: As of `write`.
+        state: What is known of its `state` already.
+
+    Raises:
+        TypeError, ValueError: With where it is.
+    """
+    as_stored(policy.state_dict(), policy.description)
+    pack(state.get("optimizer"), "optimizer")
+    pack({key: value for key, value in state.items() if key not in ("policy", "optimizer")}, "state")
+
+
 def write(
     directory: Path, number: int, policy: Any, state: Mapping[str, Any], info: Mapping[str, Any]
 ) -> Path:
@@ -86,7 +102,7 @@ def write(
             and the identity of the `run`.
 
     Raises:
-        TypeError: If the state holds what no file can; says where.
+        TypeError, ValueError: If the state holds what no file can; says where.
         OSError: If it can't be written; what was there is as it was.
     """
     rest = {key: value for key, value in state.items() if key not in ("policy", "optimizer")}

@@ -101,11 +101,15 @@ class Collector:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what `state_dict` returned; without the environment's own state, begin with a reset.
 
+        What `begun_anew` returned is of any number of environments.
+
         Raises:
             EnvError: If the environment can't take over its state.
         """
         self.restart()
         self.env_config = state["env_config"]
+        if state["obs"] is None:
+            return
         if state["env"] is not None:
             load_env_state(self.env, state["env"])
         elif state["horizons_since_reset"] and not self._is_due(state["horizons_since_reset"]):
@@ -249,3 +253,8 @@ class Collector:
             f"{name} of environment {index} from {type(self.env).__name__} is not one of its spec's values "
             f"{when(step)}: they are whole numbers that count from 0, and a OneHot has a single 1"
         )
+
+
+def begun_anew(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the state of a collector, `Collector.state_dict`, before its environments' next reset."""
+    return {"env_config": state["env_config"], "obs": None}

@@ -8,6 +8,7 @@ from . import data
 from .algorithm import Algorithm, RecurrentAlgorithm
 from .checkpoint import Checkpoint, CheckpointError
 from .data import Config, NonFiniteError, Stats
+from .run_dir import state_for
 from .run_options import OnNonFinite
 
 _MOST_IN_A_ROW: Final = 10
@@ -82,7 +83,7 @@ class Guard:
         # The same random numbers would lead to the same end.
         random = data.random_state(self._algorithm.device)
         now = {"env_steps": self._algorithm.env_steps, "random": random}
-        self._algorithm.load_state_dict({**said.state, **now})
+        self._algorithm.load_state_dict({**state_for(self._algorithm, said), **now})
         learner.scale_lr(lr_scale)
         _log.warning(
             "went back to %s, with the learning rate at %g of what it was: %s", said.path, lr_scale, error

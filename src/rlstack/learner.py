@@ -14,7 +14,7 @@ from .buffer import Sequences
 from .data import NonFiniteError, read_back
 from .device import reads_wait
 from .hparams import Hparams
-from .optimizers import OptimizerOptions, make_optimizer
+from .optimizers import OptimizerOptions, lay_out, make_optimizer
 from .passes import Passes
 from .policy_file import plain_name
 from .ppo import PPOLoss
@@ -56,7 +56,7 @@ class Learner:
         self.passes, self.hparams = passes, hparams
         self.parameters, self.scaler = passes.parameters, passes.scaler
         device = passes.device
-        self.optimizer = make_optimizer(hparams, self.parameters, device)
+        self.optimizer, self.example_state = make_optimizer(hparams, self.parameters, device)
         # torch's fused SGD leaves its momentum uninitialized when its first step is gated.
         momentum = any(group.get("momentum") for group in self.optimizer.param_groups)
         self.gated = bool(getattr(self.optimizer, "_step_supports_amp_scaling", False)) and not momentum
@@ -136,6 +136,7 @@ class Learner:
             if not parameter.requires_grad:
                 parameter.grad = None
         self.parameters = [parameter for group in groups for parameter in group["params"]]
+        lay_out(self.optimizer)
 
     def tensors(self) -> list[Tensor]:
         """Return all that an optimizer step changes."""

@@ -17,10 +17,11 @@ _log = logging.getLogger(__name__)
 
 def make_optimizer(
     hparams: Hparams, parameters: list[nn.Parameter], device: torch.device
-) -> torch.optim.Optimizer:
-    """Return the optimizer, fused where its class can be: that is faster, and lets the device gate it.
+) -> tuple[torch.optim.Optimizer, dict[str, Any]]:
+    """Return the optimizer, and the state of one like it after a step.
 
-    On a GPU its steps can be recorded too where its class can: its learning rate is a tensor then.
+    It is fused where its class can be: that is faster, and lets the device gate it. On a GPU its steps can be
+    recorded too where its class can: its learning rate is a tensor then.
 
     Raises:
         HparamsError: If its class can't be used, or an option of it is unknown or can't be.
@@ -55,10 +56,10 @@ def make_optimizer(
     except Exception as error:
         # Whatever a class raises, it is named as its own.
         raise HparamsError(f"optimizer_config: {error} (optimizer_cls is {cls.__name__})") from error
-    _try(cls, parameters, options, device)
+    example = _try(cls, parameters, options, device)
     # As it was given: a float32 tensor has another value.
     optimizer.defaults["lr"] = lr
-    return optimizer
+    return optimizer, example
 
 
 def _expectation(value: Any, default: Any) -> str | None:
@@ -92,8 +93,8 @@ def _try(
     parameters: list[nn.Parameter],
     options: dict[str, Any],
     device: torch.device,
-) -> None:
-    """Make a step on small parameters of the same dtypes and dimensions.
+) -> dict[str, Any]:
+    """Make a step on small parameters of the same dtypes and dimensions; return the optimizer's state then.
 
     Raises:
         HparamsError: If that can't be; it would otherwise be found in the middle of the first update.
@@ -104,13 +105,28 @@ def _try(
         parameter.grad = torch.zeros_like(parameter)
     try:
         with keep_random_state(device):
-            _make(cls, small, options).step()
+            optimizer = _make(cls, small, options)
+            optimizer.step()
+            return optimizer.state_dict()
     except Exception as error:
         said = str(error).strip().splitlines() or [""]
         raise HparamsError(
             f"optimizer_cls is {cls.__name__}, which can't make a step on these parameters with this "
             f"optimizer_config ({type(error).__name__}: {said[0]}): use another"
         ) from error
+
+
+@torch.no_grad()
+def lay_out(optimizer: torch.optim.Optimizer) -> None:
+    """Lay gradients and states out in memory as their parameters are: fused steps take them to be so."""
+    for parameter in [each for group in optimizer.param_groups for each in group["params"]]:
+        if parameter.grad is not None and parameter.grad.stride() != parameter.stride():
+            parameter.grad = torch.empty_like(parameter).copy_(parameter.grad)
+        state = optimizer.state.get(parameter, {})
+        for key, value in state.items():
+            same = isinstance(value, Tensor) and value.shape == parameter.shape
+            if same and value.stride() != parameter.stride():
+                state[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 @final
@@ -172,6 +188,7 @@ class OptimizerOptions:
         """
         before = [dict(group) for group in self._optimizer.param_groups]
         self._optimizer.load_state_dict(state)
+        lay_out(self._optimizer)
         for group, mine in zip(self._optimizer.param_groups, before, strict=True):
             lr = float(group["lr"])
             for key in mine.keys() - {"params", "lr"}:

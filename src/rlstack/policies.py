@@ -185,6 +185,7 @@ class _Policy(nn.Module, ABC):
 
         Raises:
             ValueError: If the model's options can't be written as JSON.
+            TypeError: If a parameter or buffer is a tensor that no file can hold, a sparse one for example.
         """
         policy_file.write(path, self.state_dict(), self.description)
 

@@ -12,6 +12,7 @@ from . import specs
 from .data import Batch, PolicyStep, keep_random_state
 from .hparams import Hparams, HparamsError, check_options
 from .policies import Policy, RecurrentPolicy
+from .trees import is_dense
 
 _ROWS = 2
 
@@ -59,6 +60,7 @@ def check_policy(policy: Policy | RecurrentPolicy) -> None:
         TypeError, ValueError: If something is not as it must be, with what to change.
     """
     _check_layers(policy.model)
+    _check_parameters(policy.model)
     device = policy.device
     obs = specs.zeros(policy.observation_spec, (_ROWS,), device)
     with keep_random_state(device), torch.no_grad(), _buffers_kept(policy):
@@ -83,6 +85,20 @@ def _check_layers(model: nn.Module) -> None:
         if drops or (isinstance(layer, nn.RNNBase) and layer.dropout > 0):
             raise TypeError(
                 f"{place} that drops out: chance would change the policy between collect and update"
+            )
+
+
+def _check_parameters(model: nn.Module) -> None:
+    """Refuse parameters with gaps or repeats in memory: fused optimizers would write beyond their elements.
+
+    Raises:
+        TypeError: If there is one, with what to do.
+    """
+    for name, parameter in model.named_parameters():
+        if not is_dense(parameter):
+            raise TypeError(
+                f"model.{name} is a view with gaps or repeats in memory, or sparse, which can't be trained: "
+                "make it from a dense copy, nn.Parameter(value.clone(memory_format=torch.contiguous_format))"
             )
 
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from . import distributions, models, specs
 from .files import write_file
+from .trees import storable
 
 _FORMAT, _UNSEALED = "rlstack.policy.2", "rlstack.policy.1"
 """With and without a checksum; rlstack 0.1.0 wrote none."""
@@ -37,18 +38,29 @@ def write(
 
     Raises:
         ValueError: If JSON can't hold the description.
+        TypeError: If no file can hold a tensor.
         OSError: If the file can't be written; an older one is left as it was.
+    """
+    data = save(*as_stored(tensors, description))
+    checksum = hashlib.sha256(data).hexdigest()
+    write_file(Path(path), data.replace(_NO_CHECKSUM.encode(), checksum.encode(), 1))
+
+
+def as_stored(
+    tensors: Mapping[str, Tensor], description: Mapping[str, Any]
+) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return copies of tensors as a file holds them, and its metadata, with zeros in place of the checksum.
+
+    Raises:
+        ValueError: If JSON can't hold the description.
+        TypeError: If no file can hold a tensor.
     """
     sealed = {"checksum": _NO_CHECKSUM, "format": _FORMAT, **description}
     try:
         metadata = {"rlstack": json.dumps(sealed)}
     except TypeError as error:
         raise ValueError(f"the policy's description, model_config among it, can't be JSON: {error}") from None
-    # Clones: safetensors refuses tensors that share memory, as tied weights do.
-    copies = {key: value.detach().cpu().clone() for key, value in tensors.items()}
-    data = save(copies, metadata)
-    checksum = hashlib.sha256(data).hexdigest()
-    write_file(Path(path), data.replace(_NO_CHECKSUM.encode(), checksum.encode(), 1))
+    return {key: storable(value, key) for key, value in tensors.items()}, metadata
 
 
 def read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -24,11 +24,14 @@ import torch
 
 from . import checkpoint
 from .algorithm import Algorithm, RecurrentAlgorithm
+from .collector import begun_anew
 from .config import dump
 from .data import Stats
 from .files import write_file
+from .hparams import HparamsError
 from .journal import JOURNAL, Journal
 from .nested import same
+from .run_lock import RunLock
 from .run_options import (
     ALGORITHMS,
     CONFIG,
@@ -47,11 +50,12 @@ class RunDir:
     """The directory of one run, held by one process at a time.
 
     Args:
-        path: Where; made if need be.
+        path: Where; made if need be. It stays there, whatever becomes of the working directory.
         options: When to write a checkpoint, and which ones to keep.
+        anew: Whether a run begins in it.
 
     Raises:
-        RunDirError: If another process holds it.
+        RunDirError: If another process holds it, or a trainer of this one that doesn't make way.
         OSError: If it can't be made.
     """
 
@@ -60,11 +64,16 @@ class RunDir:
     saved: int
     """How many updates the last checkpoint is of; -1 if there is none."""
 
-    def __init__(self, path: Path, options: CheckpointConfig) -> None:
+    def __init__(self, path: Path, options: CheckpointConfig, *, anew: bool = False) -> None:
+        path = path.absolute()
         self.path, self.options, self.checkpoints = path, options, path / "checkpoints"
         path.mkdir(parents=True, exist_ok=True)
-        self._lock = _lock(path)
-        self.journal = Journal(path / JOURNAL)
+        self.lock = RunLock(path, anew=anew)
+        try:
+            self.journal = Journal(path / JOURNAL)
+        except BaseException:
+            self.lock.release()
+            raise
         self.id = ""
         self.saved, self._saved_at = -1, time.monotonic()
 
@@ -87,22 +96,24 @@ class RunDir:
         Raises:
             RunDirError: If there are checkpoints in it.
         """
-        run_dir = cls(path, CheckpointConfig.parse(checkpoint_config))
-        if checkpoint.numbered(run_dir.checkpoints):
-            run_dir.close()
-            raise RunDirError(f"{path} holds checkpoints of a run: use Trainer.resume, or another directory")
-        run_dir.id = uuid4().hex
-        config = {
-            "id": run_dir.id,
-            "env": algorithm.env_cls,
-            "algorithm": next(name for name, kind in ALGORITHMS.items() if isinstance(algorithm, kind)),
-            "algorithm_config": describe(algorithm),
-            "trainer": {"checkpoint_config": vars(run_dir.options), **options},
-        }
-        # What a run without a checkpoint left here is none of this one's.
-        run_dir.journal.cut(-1)
-        forget_tracked_run(path)
-        write_file(path / CONFIG, dump(config).encode())
+        run_dir = cls(path, CheckpointConfig.parse(checkpoint_config), anew=True)
+        with closed_on_error(run_dir):
+            if checkpoint.numbered(run_dir.checkpoints):
+                raise RunDirError(
+                    f"{path} holds checkpoints of a run: use Trainer.resume, or another directory"
+                )
+            run_dir.id = uuid4().hex
+            config = {
+                "id": run_dir.id,
+                "env": algorithm.env_cls,
+                "algorithm": next(name for name, kind in ALGORITHMS.items() if isinstance(algorithm, kind)),
+                "algorithm_config": describe(algorithm),
+                "trainer": {"checkpoint_config": vars(run_dir.options), **options},
+            }
+            # What a run without a checkpoint left here is none of this one's.
+            run_dir.journal.cut(-1)
+            forget_tracked_run(run_dir.path)
+            write_file(run_dir.path / CONFIG, dump(config).encode())
         return run_dir
 
     @classmethod
@@ -173,9 +184,10 @@ class RunDir:
             _log.warning("%s is of another run than %s, which goes on from it", said.path, self.path)
 
     def close(self) -> None:
-        """Let another process have the directory."""
-        self.journal.close()
-        self._lock.release()
+        """Let another trainer have the directory; this one may write into it no more."""
+        if self.lock.is_held:
+            self.journal.close()
+            self.lock.release()
 
     def is_due(self, updates: int) -> bool:
         """Return whether a checkpoint is to be written after so many updates."""
@@ -217,8 +229,19 @@ class RunDir:
 
 _log = logging.getLogger(__name__)
 
-_FIXED = ("num_envs", "optimizer_cls")
+_FIXED = ("optimizer_cls",)
 """Hyperparameters that a checkpoint is bound to, beside those in the policy's description."""
+
+
+@contextmanager
+def closed_on_error(run_dir: RunDir | None) -> Iterator[None]:
+    """Close a run directory if its trainer can't be made: nobody else could, and a traceback may keep it."""
+    try:
+        yield
+    except BaseException:
+        if run_dir is not None:
+            run_dir.close()
+        raise
 
 
 @contextmanager
@@ -229,27 +252,51 @@ def holding(path: Path) -> Iterator[None]:
         RunDirError: If one is at work in it, or it is none.
     """
     config_file(path)
-    lock = _lock(path)
+    lock = RunLock(path, anew=None)
     try:
         yield
     finally:
         lock.release()
 
 
-def _lock(path: Path) -> Any:
-    """Return the lock of a run directory, held; it dies with the process."""
-    from filelock import FileLock, Timeout
+def check_can_be_kept(algorithm: Algorithm | RecurrentAlgorithm) -> None:
+    """Refuse an algorithm whose checkpoints no file could hold, as far as that shows before training.
 
-    lock = FileLock(path / ".lock", thread_local=False)
+    Raises:
+        HparamsError: With what can't be written.
+    """
     try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise RunDirError(f"{path} is in use by another trainer") from None
-    return lock
+        checkpoint.check(algorithm.policy, {"optimizer": algorithm.learner.example_state})
+    except (TypeError, ValueError) as error:
+        raise HparamsError(f"{error}; or train without a run_dir, which keeps nothing") from error
+
+
+def state_for(algorithm: Algorithm | RecurrentAlgorithm, said: checkpoint.Checkpoint) -> dict[str, Any]:
+    """Return a checkpoint's state, without that of its environments if they are others or as many others."""
+    state, made = said.state, said.info.get("params", {})
+    changes = []
+    if made and not _same(_options_of_env(made), _options_of_env(algorithm.params)):
+        changes.append("env_config")
+    # Of every environment there is one number.
+    if len(state["advantages"]["discounted"]) != algorithm.hparams.num_envs:
+        changes.append("num_envs")
+    if not changes:
+        return state
+    what = " and ".join(changes) + (" are" if len(changes) > 1 else " is")
+    _log.warning("%s not that of %s: the environments are reset", what, said.path)
+    collector, evaluations = begun_anew(state["collector"]), state["eval_collector"]
+    if "env_config" in changes:
+        collector["env_config"] = evaluations = None
+    return {
+        **state,
+        "collector": collector,
+        "eval_collector": evaluations and begun_anew(evaluations),
+        "advantages": {**state["advantages"], "discounted": None},
+    }
 
 
 def restore(algorithm: Algorithm | RecurrentAlgorithm, said: checkpoint.Checkpoint) -> None:
-    """Let an algorithm go on from a checkpoint.
+    """Let an algorithm go on from a checkpoint; with other environments than there, these are reset.
 
     Raises:
         CheckpointError: If it is of another algorithm or environment; this one is as it was.
@@ -268,13 +315,9 @@ def restore(algorithm: Algorithm | RecurrentAlgorithm, said: checkpoint.Checkpoi
             f"{said.path} is of another policy or environment than this one: {'; '.join(changed)}; "
             "that can't be changed"
         )
-    before, state = copy.deepcopy(algorithm.state_dict()), said.state
-    if made and not _same(_options_of_env(made), _options_of_env(making)):
-        _log.warning("env_config is not that of %s: the environments are reset", said.path)
-        anew = {"env": None, "env_config": None, "horizons_since_reset": 0}
-        state = {**state, "collector": {**state["collector"], **anew}, "eval_collector": None}
+    before = copy.deepcopy(algorithm.state_dict())
     try:
-        algorithm.load_state_dict(state)
+        algorithm.load_state_dict(state_for(algorithm, said))
     except Exception as error:
         algorithm.load_state_dict(before)
         message = f"{said.path} can't be used: {type(error).__name__}: {error}"

@@ -1,29 +1,26 @@
 """Training until some condition holds, tracked."""
 
-import logging
-import math
 import os
 import signal
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import final
+from types import TracebackType
+from typing import Self, final
 
-from . import checkpoint, data
+from . import checkpoint
 from .algorithm import Algorithm, RecurrentAlgorithm
 from .conditions import Condition, any_of
 from .data import Config, Stats
-from .device import memory_stats, system_stats
 from .env.base import EnvFactory
 from .guards import Guard
-from .run_dir import RunDir, restore
-from .run_options import OnNonFinite, check_trainer, facts, make_algorithm, trainer_of
+from .keeper import Keeper
+from .run_dir import RunDir, check_can_be_kept, closed_on_error
+from .run_options import OnNonFinite, check_trainer, make_algorithm, trainer_of
 from .signals import interruptible
 from .tracked_run import track_as
 from .tracking import Tracker
-
-_log = logging.getLogger(__name__)
 
 
 @final
@@ -32,6 +29,9 @@ class Trainer:
 
     The tracked run is the caller's active MLflow run if there is one at the first step, else a new one in the
     current experiment. By default MLflow keeps it in a SQLite file in the working directory.
+
+    `with Trainer(…) as trainer:` closes it at the end. One that wasn't closed and isn't at work saves what it
+    has learned and ends when a later trainer of the same process wants its run directory.
 
     Args:
         env_cls: The environment's class, or any callable with the signature of `Env`.
@@ -46,14 +46,14 @@ class Trainer:
         track: Whether to track with MLflow.
 
     Raises:
-        HparamsError: If a hyperparameter is unknown or can't be.
+        HparamsError: If a hyperparameter is unknown or can't be, or checkpoints couldn't be written.
         EnvError: If the environment's specs can't be used.
         RunDirError: If the run directory holds another run, or is in use.
     """
 
     algorithm: Algorithm | RecurrentAlgorithm
     interrupted: int | None
-    """The signal that ended the last `run`, SIGINT (Ctrl-C) or SIGTERM; None if none did."""
+    """The signal that ended the last `run`, SIGINT (Ctrl-C), SIGTERM or SIGHUP; None if none did."""
 
     def __init__(
         self,
@@ -70,21 +70,33 @@ class Trainer:
         track: bool = True,
     ) -> None:
         check_trainer(run_dir, checkpoint_config, on_nonfinite)
+        if run_dir is not None and not isinstance(run_dir, RunDir):
+            # Where it is now: what is called below may change the working directory.
+            run_dir = Path(run_dir).absolute()
         self.stop_condition = any_of(stop_conditions or [])
         self.algorithm = make_algorithm(env_cls, algorithm_cls, algorithm_config)
-        self.collects, self.steps = 0, 0
-        """How many horizons have been collected, and how often the policy has been updated."""
-        self.interrupted, self._resumed = None, False
-        self._last: Stats = {}
-        self._system_metrics = system_metrics
-        if run_dir is None or isinstance(run_dir, RunDir):
-            self.run_dir = run_dir
-        else:
+        self.interrupted = None
+        if run_dir is not None:
+            check_can_be_kept(self.algorithm)
+        if isinstance(run_dir, Path):
             options = {"on_nonfinite": on_nonfinite, "system_metrics": system_metrics}
-            self.run_dir = RunDir.begin(Path(run_dir), checkpoint_config or {}, options, self.algorithm)
-        self._guard = Guard(self.algorithm, on_nonfinite, self.run_dir and self.run_dir.read_latest)
-        run = track_as(self.algorithm.params, self.run_dir and self.run_dir.path)
-        self.tracker = Tracker(run, self.run_dir and self.run_dir.journal, enabled=track)
+            run_dir = RunDir.begin(run_dir, checkpoint_config or {}, options, self.algorithm)
+        self.run_dir: RunDir | None = run_dir
+        with closed_on_error(run_dir):
+            self._guard = Guard(self.algorithm, on_nonfinite, run_dir and run_dir.read_latest)
+            run = track_as(self.algorithm.params, run_dir and run_dir.path)
+            self.tracker = Tracker(run, run_dir and run_dir.journal, enabled=track)
+            self._keeper = Keeper(self.algorithm, run_dir, self.tracker, system_metrics=system_metrics)
+
+    @property
+    def collects(self) -> int:
+        """How many horizons have been collected."""
+        return self._keeper.collects
+
+    @property
+    def steps(self) -> int:
+        """How often the policy has been updated."""
+        return self._keeper.steps
 
     @classmethod
     def resume(
@@ -97,14 +109,15 @@ class Trainer:
         stop_conditions: Sequence[Condition] | None = None,
         options: Config | None = None,
         track: bool = True,
-    ) -> "Trainer":
+    ) -> Self:
         """Return a trainer that goes on from a run's last sound checkpoint, bit by bit as it would have.
 
         Args:
             run_dir: The run's directory.
             env_cls: The environment's class, if its name in the run's config.yaml doesn't do.
             algorithm_config: Hyperparameters that can't be read from there, like a `model`, or are to differ
-                from now on: all can, but `num_envs`, `optimizer_cls` and those of the policy.
+                from now on: all can, but `optimizer_cls` and those of the policy. With another `num_envs`
+                or `env_config` the environments are reset, and all else goes on.
             stop_conditions: When `run` stops.
             options: `checkpoint_config`, `on_nonfinite` and `system_metrics`, where they are to differ.
             track: Whether to track with MLflow.
@@ -114,19 +127,17 @@ class Trainer:
             ConfigError: If its config.yaml can't be used.
             CheckpointError: If it has no sound checkpoint.
         """
-        env_cls, made_with, checkpoints = trainer_of(Path(run_dir), env_cls, algorithm_config, options)
-        directory = RunDir.go_on(Path(run_dir), checkpoints)
-        try:
+        path = Path(run_dir).absolute()
+        env_cls, made_with, checkpoints = trainer_of(path, env_cls, algorithm_config, options)
+        directory = RunDir.go_on(path, checkpoints)
+        with closed_on_error(directory):
             trainer = cls(
                 env_cls, run_dir=directory, stop_conditions=stop_conditions, track=track, **made_with
             )
-            trainer._take_over(directory.read_checked(trainer.algorithm, algorithm_config or {}))
+            trainer._keeper.go_on_from(directory.read_checked(trainer.algorithm, algorithm_config or {}))
             directory.saved = trainer.steps
             if algorithm_config:
                 directory.describe_anew(trainer.algorithm)
-        except BaseException:
-            directory.close()
-            raise
         return trainer
 
     def save(self, directory: str | os.PathLike[str] | None = None) -> Path:
@@ -136,24 +147,10 @@ class Trainer:
             ValueError: If there is neither.
             TypeError: If the optimizer or the environment keeps what no file can hold.
             RuntimeError: If a horizon has been collected that `step` hasn't used.
+            RunDirError: If the run directory isn't this trainer's any more.
             OSError: If it can't be written; what was there is as it was.
         """
-        run_dir, algorithm = self.run_dir if directory is None else None, self.algorithm
-        if directory is None and run_dir is None:
-            raise ValueError("there is no run_dir: name a directory for the checkpoint")
-        info = {
-            "collects": self.collects,
-            "updates": self.steps,
-            "stats": {key: value for key, value in self._last.items() if math.isfinite(value)},
-            **facts(algorithm),
-            "run": self.run_dir.id if self.run_dir else None,
-            "mlflow_run_id": self.tracker.run_id,
-        }
-        where = run_dir.make_ready() if run_dir else Path(directory or "")
-        path = checkpoint.write(where, self.steps, algorithm.policy, algorithm.state_dict(), info)
-        if run_dir:
-            run_dir.keep(path, self._last)
-        return path
+        return self._keeper.save(None if directory is None else Path(directory))
 
     def load(self, path: str | os.PathLike[str]) -> None:
         """Go on from a checkpoint, or from the last sound one in a directory of them.
@@ -168,23 +165,40 @@ class Trainer:
         said = read(Path(path))
         if self.run_dir is not None:
             self.run_dir.check_last(said)
-        self._take_over(said)
+        self._keeper.go_on_from(said)
 
     def step(self, *, env_config: Config | None = None) -> Stats:
         """Collect one horizon, update the policy once, and track both; return their statistics and totals.
 
         Args:
             env_config: Options for the environment's next reset and those after it; None goes on as before.
+
+        Raises:
+            RunDirError: If the run directory isn't this trainer's any more: it was closed, or taken over.
+            RuntimeError: In a process that was forked from that which made this trainer.
         """
-        stats = self._update(env_config)
-        self._record(stats)
+        with self._keeper.at_work():
+            stats = self._update(env_config)
+            self._keeper.record(stats)
         return stats
 
     def close(self) -> None:
-        """Send what is left to MLflow, and let another trainer have the run directory."""
-        self.tracker.close()
-        if self.run_dir is not None:
-            self.run_dir.close()
+        """Send what is left to MLflow, and let another trainer have the run directory.
+
+        Without a run directory it may be gone on with.
+        """
+        self._keeper.close()
+
+    def __enter__(self) -> Self:
+        """Return itself, to be closed in the end."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close; to MLflow an error means FAILED, all else that ends the block by force KILLED."""
+        forced = "FAILED" if kind is not None and issubclass(kind, Exception) else "KILLED"
+        self._keeper.close(None if kind is None else forced)
 
     def eval(self, *, env_config: Config | None = None, deterministic: bool = True) -> Stats:
         """Return `returns/…` and `rewards/…` of a horizon in environments of its own, training undisturbed.
@@ -227,31 +241,36 @@ class Trainer:
             raise ValueError(f"steps_per_eval is {steps_per_eval!r}, expected at least 1, or None for never")
         stop = self.stop_condition if stop_conditions is None else any_of(stop_conditions)
         stop.reset()
-        self.interrupted, status = None, "FAILED"
+        self.interrupted, status, keeper = None, "FAILED", self._keeper
         try:
-            with interruptible() as interrupt:
+            with keeper.at_work(), interruptible() as interrupt:
                 # A run that was over before it was stopped makes no further update.
-                done = self._resumed and stop(self._last)
-                self._resumed = False
-                while not done and interrupt.signum is None:
+                done = keeper.resumed and stop(keeper.last)
+                keeper.resumed = False
+                while not (done or interrupt.is_over):
                     stats = self._update(env_config)
                     try:
                         if steps_per_eval is not None and self.steps % steps_per_eval == 0:
                             evaluation = self.eval(env_config=eval_env_config)
                             stats |= {f"eval/{key}": value for key, value in evaluation.items()}
                     finally:
-                        self._record(stats)
+                        keeper.record(stats)
+                    if interrupt.wants_checkpoint:
+                        interrupt.wants_checkpoint = False
+                        keeper.try_to_save()
                     done = stop(stats)
                     yield stats
+                keeper.try_to_save()
                 self.interrupted = interrupt.signum
-                status = "FINISHED" if self.interrupted is None else "KILLED"
-                self._try_to_save()
+                status = "FINISHED" if not interrupt.is_over else "KILLED"
+                if interrupt.error is not None:
+                    raise interrupt.error
         except KeyboardInterrupt:
             # Raised by what runs inside the loop, or by a second signal: the update at hand is given up.
             self.interrupted, status = interrupt.signum or signal.SIGINT, "KILLED"
         except GeneratorExit:
             status = "FINISHED"
-            self._try_to_save()
+            keeper.try_to_save()
             raise
         finally:
             # One more Ctrl-C gives up waiting for MLflow.
@@ -259,41 +278,7 @@ class Trainer:
                 self.tracker.close(status)
 
     def _update(self, env_config: Config | None) -> Stats:
+        self._keeper.begin()
         if self._guard.goes_back and self.run_dir is not None and self.run_dir.saved < 0:
-            self._try_to_save()
-        stats, horizons = self._guard.update(env_config)
-        self.collects += horizons
-        self.steps += 1
-        self._last = {
-            **stats,
-            **memory_stats(self.algorithm.device),
-            **(system_stats(self.algorithm.device) if self._system_metrics else {}),
-            "algorithm/collects": float(self.collects),
-            "algorithm/steps": float(self.steps),
-            data.ENV_TOTAL_STEPS: float(self.algorithm.env_steps),
-        }
-        return self._last
-
-    def _take_over(self, said: checkpoint.Checkpoint) -> None:
-        restore(self.algorithm, said)
-        self.collects, self.steps = said.info["collects"], said.info["updates"]
-        self._last = dict(said.info["stats"])
-        self._resumed = self.steps > 0
-        if self.run_dir is not None:
-            # The metrics after it will come again.
-            self.run_dir.journal.cut(self.algorithm.env_steps)
-
-    def _record(self, stats: Stats) -> None:
-        """Track the statistics of an update, and write a checkpoint if one is due."""
-        self.tracker.log(stats)
-        if self.run_dir is not None and self.run_dir.is_due(self.steps):
-            self._try_to_save()
-
-    def _try_to_save(self) -> None:
-        """Write a checkpoint if it isn't there; if that can't be, training goes on."""
-        if self.run_dir is not None and self.steps != self.run_dir.saved:
-            try:
-                self.save()
-            except (OSError, TypeError) as error:
-                _log.warning("no checkpoint could be written, training goes on: %s", error)
-                self.run_dir.put_off()
+            self._keeper.try_to_save()
+        return self._keeper.count(*self._guard.update(env_config))

@@ -7,10 +7,12 @@ lacks `{"float": text}`; all else is as it is.
 
 import math
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import save
 from tensordict import TensorDict
 from torch import Tensor
 
@@ -23,7 +25,7 @@ def pack(tree: Any, name: str) -> tuple[Any, dict[str, Tensor]]:
         name: What to call it in names and errors.
 
     Raises:
-        TypeError: If there is anything else in it; says where.
+        TypeError: If there is anything else in it, or a tensor that no file can hold; says where.
     """
     tensors: dict[str, Tensor] = {}
 
@@ -31,8 +33,7 @@ def pack(tree: Any, name: str) -> tuple[Any, dict[str, Tensor]]:
         key = path
         while key in tensors:
             key += "~"
-        # A copy: tensors that share memory can't be told apart in a file.
-        tensors[key] = value.detach().cpu().contiguous().clone()
+        tensors[key] = storable(value, path)
         return key
 
     def walk(value: Any, path: str) -> Any:
@@ -60,6 +61,44 @@ def pack(tree: Any, name: str) -> tuple[Any, dict[str, Tensor]]:
         raise TypeError(f"{path} is a {type(value).__name__}, which a checkpoint can't hold")
 
     return walk(tree, name), tensors
+
+
+def storable(value: Tensor, name: str) -> Tensor:
+    """Return a copy of a tensor as a file can hold it: on the CPU, in order, its memory shared with no other.
+
+    Args:
+        value: Laid out in any way, strides of 0 among them.
+        name: What to call it in errors.
+
+    Raises:
+        TypeError: If no file can hold it: it isn't dense, or of a dtype that safetensors lacks.
+    """
+    if value.layout != torch.strided or value.is_quantized or not _has_format(value.dtype):
+        kind = value.dtype if value.layout == torch.strided else value.layout
+        raise TypeError(
+            f"{name} is a {str(kind).removeprefix('torch.')} tensor, which no file of rlstack can hold: keep "
+            "it as a dense tensor of another dtype, or where it can be made anew, as a buffer with "
+            "persistent=False"
+        )
+    return torch.empty(value.shape, dtype=value.dtype).copy_(value.detach())
+
+
+@cache
+def _has_format(dtype: torch.dtype) -> bool:
+    """Return whether safetensors has a name for a dtype; it asks its table for that and raises KeyError."""
+    try:
+        save({"": torch.empty(0, dtype=dtype)})
+    except KeyError:
+        return False
+    return True
+
+
+def is_dense(value: Tensor) -> bool:
+    """Return whether each element has a place of its own in memory, with no gaps in between, in any order."""
+    if value.layout != torch.strided:
+        return False
+    # What is made like it has its strides just then.
+    return torch.empty_like(value, device="meta").stride() == value.stride()
 
 
 def unpack(packed: Any, tensors: Mapping[str, Tensor]) -> Any:

@@ -4,6 +4,8 @@ from typing import Any, NamedTuple, final
 
 from torch import nn
 
+from .trees import is_dense
+
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
@@ -12,6 +14,7 @@ class _Parameter(NamedTuple):
     trained: bool
     form: tuple[Any, ...]
     """dtype and device."""
+    strides: tuple[int, ...]
 
 
 class _Look(NamedTuple):
@@ -39,18 +42,20 @@ class PolicyWatch:
         """Return in words what has changed since the last look; None if nothing has.
 
         Raises:
-            RuntimeError: If a parameter has another dtype or is on another device.
+            RuntimeError: If a parameter has another dtype, is on another device, or has gaps in memory.
         """
         key = _key(self._policy)
         if key == self._key:
             return None
         before, now = self._seen, _look(self._policy)
-        for name, (_, _, form) in now.parameters.items():
+        for name, (value, _, form, _) in now.parameters.items():
             if name in before.parameters and form != before.parameters[name].form:
                 was, is_ = (" on ".join(map(str, each)) for each in (before.parameters[name].form, form))
                 raise RuntimeError(
                     f"{name} is {is_} now, it was {was} when the algorithm was made: make a new algorithm"
                 )
+            if not is_dense(value):
+                raise RuntimeError(f"{name} has gaps or repeats in memory now: make it from a dense copy")
         self._seen, self._key = now, key
         found = [f"{name} was replaced" for name in _others(before.layers, now.layers)]
         found += [
@@ -58,12 +63,14 @@ class PolicyWatch:
             for name in now.own
             if now.own[name] != before.own.get(name, False)
         ]
-        for name, (value, trained, _) in now.parameters.items():
+        for name, (value, trained, _, strides) in now.parameters.items():
             old = before.parameters.get(name)
             if old is None or old.value is not value:
                 found.append(f"{name} is another parameter")
             elif old.trained != trained:
                 found.append(f"{name} was {'un' if trained else ''}frozen")
+            elif old.strides != strides:
+                found.append(f"{name} is laid out otherwise in memory")
         found += [f"{name} is gone" for name in before.parameters if name not in now.parameters]
         if before.distribution_cls is not now.distribution_cls:
             found.append("distribution_cls was replaced")
@@ -78,7 +85,7 @@ def has_hooks(model: nn.Module) -> bool:
 def _look(policy: Any) -> _Look:
     layers = dict(policy.named_modules())
     parameters = {
-        name: _Parameter(value, value.requires_grad, (value.dtype, value.device))
+        name: _Parameter(value, value.requires_grad, (value.dtype, value.device), value.stride())
         for name, value in policy.named_parameters()
     }
     own = {name: _is_own(layer) for name, layer in layers.items()}
@@ -94,7 +101,7 @@ def _key(policy: nn.Module) -> list[Any]:
         key += (id(layer), _is_own(layer))
         for value in layer._parameters.values():
             if value is not None:
-                key += (id(value), value.requires_grad, value.dtype, value.device)
+                key += (id(value), value.requires_grad, value.dtype, value.device, value.stride())
         layers += [child for child in layer._modules.values() if child is not None]
     return key
 

@@ -39,6 +39,8 @@ def kernel_class(policy: Policy | RecurrentPolicy, *, amp: bool) -> type[Kernel]
     own = type(model.encoder) is ObservationEncoder and not has_hooks(model)
     parameters = list(model.parameters())
     plain = all(type(p) is nn.Parameter and p.requires_grad and not p._backward_hooks for p in parameters)
+    # Gradients are parts of one flat tensor, in their order; a fused optimizer takes parameters to be so too.
+    plain = plain and all(parameter.is_contiguous() for parameter in parameters)
     dtypes = {parameter.dtype for parameter in parameters}
     known = dtypes in ({torch.float32}, {torch.float64})
     on_cpu = all(parameter.device.type == "cpu" for parameter in parameters)
