@@ -90,12 +90,12 @@ def test_runs_in_odd_directories(tmp_path, mlflow_uri, monkeypatch, caplog):
     monkeypatch.chdir(here)
     make_tables = tracked_run.make_tables
 
-    def complete(file):
+    def complete(file, home):
         # Making all tables takes long.
         shutil.copy(sqlite_file(mlflow_uri), file)
         with sqlite3.connect(file) as store:
             store.execute("DELETE FROM experiments")
-        make_tables(file)
+        make_tables(file, home)
 
     monkeypatch.setattr(tracked_run, "make_tables", complete)
     with caplog.at_level(logging.WARNING, logger="rlstack"):
@@ -129,9 +129,9 @@ def test_runs_in_odd_directories(tmp_path, mlflow_uri, monkeypatch, caplog):
 
 
 def test_a_folder_that_is_in_use_stays(tmp_path, monkeypatch):
-    monkeypatch.setattr(tracked_run, "make_tables", lambda file: file.touch())
+    monkeypatch.setattr(tracked_run, "make_tables", lambda file, home: file.touch())
     kept = tmp_path / "a%20b"
     kept.mkdir()
-    make_store(f"sqlite:///{tmp_path}/a%20b/new/mlflow.db")
+    make_store(f"sqlite:///{tmp_path}/a%20b/new/mlflow.db", str(tmp_path))
     assert (tmp_path / "a b" / "new" / "mlflow.db").is_file()
     assert list(kept.iterdir()) == []

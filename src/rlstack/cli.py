@@ -4,12 +4,21 @@ import logging
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO, cast
 
 import click
 
 from .cli_tools import bench, check, config, inspect, list_
-from .console import complete_env, env_options, faults, interval, parse_assignments, seconds, show
+from .console import (
+    LastingOutput,
+    complete_env,
+    env_options,
+    faults,
+    interval,
+    parse_assignments,
+    seconds,
+    show,
+)
 from .recipes import RECIPES
 
 
@@ -112,6 +121,7 @@ def train(
 
         from .run_config import RunConfig
         from .session import Limits, train
+        from .tracked_run import absolute_uri
 
         if env is not None and "=" in env:
             if file is None and resume is None:
@@ -125,7 +135,7 @@ def train(
         if seed is not None:
             values["seed"] = seed
         if tracking not in (None, "off"):
-            os.environ["MLFLOW_TRACKING_URI"] = tracking
+            os.environ["MLFLOW_TRACKING_URI"] = absolute_uri(tracking)
         asked = asked.with_changes(
             env=env,
             algorithm=algorithm,
@@ -137,8 +147,9 @@ def train(
                 "track": False if tracking == "off" else None,
             },
         )
+        output = cast(TextIO, LastingOutput(sys.stdout))
         limits = Limits(max_updates=max_updates, max_env_steps=max_env_steps, max_time=max_time)
-        signum = train(asked, limits, run_dir=run_dir, resume=resume, console=Console())
+        signum = train(asked, limits, run_dir=run_dir, resume=resume, console=Console(file=output))
     if signum is not None:
         sys.exit(128 + signum)
 
@@ -204,12 +215,13 @@ def sync(run: Path, tracking: str | None, as_json: bool) -> None:
     to, --tracking must say so.
     """
     _quiet_mlflow()
-    if tracking is not None:
-        os.environ["MLFLOW_TRACKING_URI"] = tracking
     with faults():
         from .run_dir import holding
         from .sync import sync
+        from .tracked_run import absolute_uri
 
+        if tracking is not None:
+            os.environ["MLFLOW_TRACKING_URI"] = absolute_uri(tracking)
         with holding(run):
             found = sync(run, anywhere=tracking is not None)
     show({"run_id": found.run_id, "uri": found.uri, "status": found.status}, as_json=as_json)

@@ -2,11 +2,12 @@
 
 import ast
 import json
+import os
 import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TextIO, final
 
 import click
 
@@ -97,6 +98,46 @@ def show(result: dict[str, Any], *, as_json: bool) -> None:
         click.echo(
             f"{name:<{width}}  {value:.6g}" if isinstance(value, float) else f"{name:<{width}}  {value}"
         )
+
+
+@final
+class LastingOutput:
+    """A text stream that goes on in silence when nobody reads it any more: a lost terminal, a closed pipe.
+
+    Training is worth more than what it says. Nobody is there to be told.
+
+    Args:
+        stream: Where text goes as long as that can be.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """Write text, if that can be; return its length."""
+        try:
+            self._stream.write(text)
+        except OSError:
+            self._be_silent()
+        return len(text)
+
+    def flush(self) -> None:
+        """Write what waits, if that can be."""
+        try:
+            self._stream.flush()
+        except OSError:
+            self._be_silent()
+
+    def _be_silent(self) -> None:
+        # What is left in buffers would fail again when the process ends, and change its exit code.
+        own, nothing = self._stream.fileno(), os.open(os.devnull, os.O_WRONLY)
+        errors = sys.stderr.fileno()
+        for descriptor in {own, errors} if os.path.sameopenfile(own, errors) else {own}:
+            os.dup2(nothing, descriptor)
+        os.close(nothing)
 
 
 @contextmanager

@@ -193,7 +193,7 @@ class Keeper:
             raise RunDirError(f"{name}, in the middle of run, updates or step: let that end, or close() it")
         if anew and (self.steps or run_dir.saved >= 0):
             raise RunDirError(
-                f"{name}, at update {self.steps}: use Trainer.resume or another directory, or close() that one"
+                f"{name}, at update {self.steps}: use Trainer.resume or another directory, or close() it"
             )
         # Half an update is no state: the last checkpoint is gone on from, as after a crash.
         is_whole = self._algorithm.learner.updates == self._updates

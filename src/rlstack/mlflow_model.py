@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from . import specs
 from .policies import Policy, RecurrentPolicy
-from .tracked_run import TrackingError, without_passwords
+from .tracked_run import TrackingError, mlflow_at, without_passwords
 
 _ROWS = 2
 """Of the example; torch.export would take a single row for a constant."""
@@ -62,10 +62,15 @@ class Acting(nn.Module):
         return outputs[0] if len(outputs) == 1 else tuple(outputs)
 
 
-def log_policy(policy: Policy | RecurrentPolicy, run_id: str) -> str:
+def log_policy(policy: Policy | RecurrentPolicy, run_id: str, uri: str | None = None) -> str:
     """Log a policy as a model of an MLflow run, with its signature; return the model's URI.
 
     `mlflow.pytorch.load_model` loads it, with pickle disallowed and without rlstack.
+
+    Args:
+        policy: The policy.
+        run_id: Of the run.
+        uri: Where that is; None is where MLflow's settings say.
 
     Raises:
         TrackingError: If the extra `mlflow` isn't installed, or the policy can't be exported or sent.
@@ -81,7 +86,8 @@ def log_policy(policy: Policy | RecurrentPolicy, run_id: str) -> str:
         acting = Acting(copy.deepcopy(policy).cpu().eval())
         inputs = _example(acting.policy)
         signature = _signature(acting, inputs)
-        with warnings.catch_warnings(), mlflow.start_run(run_id=run_id):
+        store = mlflow_at(uri or mlflow.get_tracking_uri())
+        with warnings.catch_warnings(), store, mlflow.start_run(run_id=run_id):
             warnings.simplefilter("ignore")
             # The run ends as it was, whatever becomes of the model.
             try:

@@ -44,11 +44,13 @@ def _import_file(path: Path, cls: str) -> EnvFactory:
     """Return a class of a file, which is imported by its name, as Python does with a script's neighbors."""
     if not path.is_file():
         raise HparamsError(f"there is no file {path}")
-    if str(path.parent.resolve()) not in sys.path:
-        sys.path.insert(0, str(path.parent.resolve()))
+    # Before it is run, which may change the working directory.
+    place = path.resolve()
+    if str(place.parent) not in sys.path:
+        sys.path.insert(0, str(place.parent))
     found = find_class(f"{path.stem}:{cls}", "env")
     where = getattr(sys.modules[path.stem], "__file__", None)
-    if where is None or Path(where).resolve() != path.resolve():
+    if where is None or Path(where).resolve() != place:
         raise HparamsError(
             f"{path} can't be imported: {path.stem} is another module, {where}; rename the file"
         )

@@ -156,7 +156,7 @@ def train(
 
 def _report(console: Console, trainer: Trainer, title: str, directory: Path) -> None:
     """Draw the learning curve and log the model; say where they are, and the tracked run."""
-    _say(console, f"Learning curve: {_draw(title, directory)}")
+    _say(console, f"Learning curve: {_draw(title, trainer, directory)}")
     _say(console, f"Tracked run:    {_where_tracked(trainer)}")
     if trainer.interrupted is None and (said := _log_model(trainer)):
         _say(console, f"Tracked model:  {said}")
@@ -167,23 +167,25 @@ def _begin(asked: RunConfig, run_dir: Path | None) -> tuple[Trainer, Path]:
     """Return a trainer, and the directory of its new run."""
     if asked.env is None:
         raise HparamsError(f"there is no environment: give module:Class, or one of {', '.join(RECIPES)}")
+    home = None if run_dir is None else run_dir.absolute()
     env_cls, algorithm_config = resolve(asked.env, asked.algorithm_config)
     directory = make_run_dir(asked.env) if run_dir is None else run_dir
+    home = home or directory.absolute()
     try:
         trainer = Trainer(
             env_cls,
             algorithm_cls=ALGORITHMS[asked.algorithm],
             algorithm_config=algorithm_config,
-            run_dir=directory,
+            run_dir=home,
             checkpoint_config=asked.trainer.checkpoint_config,
             on_nonfinite=asked.trainer.on_nonfinite,
             system_metrics=asked.trainer.system_metrics,
             track=asked.trainer.track,
         )
-        add_to_config(directory, vars(asked.trainer), asked.said_to_stop)
+        add_to_config(_home(trainer), vars(asked.trainer), asked.said_to_stop)
     except BaseException:
         # What can't be trained leaves nothing on disk.
-        for empty in (directory, directory.parent) if run_dir is None else ():
+        for empty in (home, home.parent) if run_dir is None else ():
             with suppress(OSError):
                 empty.rmdir()
         raise
@@ -192,9 +194,10 @@ def _begin(asked: RunConfig, run_dir: Path | None) -> tuple[Trainer, Path]:
 
 def _go_on(asked: RunConfig, directory: Path) -> Trainer:
     """Return a trainer that goes on with a run."""
+    home = directory.absolute()
     env_cls = None if asked.env is None else resolve(asked.env, {})[0]
     options, track = vars(asked.trainer), asked.trainer.track
-    return Trainer.resume(directory, env_cls=env_cls, options=options, track=track)
+    return Trainer.resume(home, env_cls=env_cls, options=options, track=track)
 
 
 def _directory_of(asked: RunConfig, run_dir: Path | None, resume: str) -> Path | None:
@@ -236,23 +239,30 @@ def _verdict(solved: Solved | None, trainer: Trainer, seconds: float) -> str:
     return f"{end}, after {trainer.steps} updates and {seconds:.0f} s."
 
 
+def _home(trainer: Trainer) -> Path:
+    """Return its run directory, from the root: an environment may have changed the working directory."""
+    assert trainer.run_dir is not None
+    return trainer.run_dir.path
+
+
 def _save(trainer: Trainer, path: Path) -> str:
     """Save the policy; return where it is, or why it isn't anywhere."""
     try:
-        trainer.algorithm.policy.save(path)
-    except OSError as error:
+        trainer.algorithm.policy.save(_home(trainer) / path.name)
+    except Exception as error:
+        # Whatever it is, it mustn't hide why training ended.
         return f"not saved, {error}"
     return str(path)
 
 
-def _draw(title: str, directory: Path) -> str:
+def _draw(title: str, trainer: Trainer, directory: Path) -> str:
     """Draw the learning curve of the whole run; return where it is, or why there is none."""
-    path = directory / "learning_curve.png"
-    history = [row.metrics for row in read_rows(directory / JOURNAL, most=_LONGEST_CURVE)]
+    path, home = directory / "learning_curve.png", _home(trainer)
+    history = [row.metrics for row in read_rows(home / JOURNAL, most=_LONGEST_CURVE)]
     if not history:
         return f"not drawn, {directory / JOURNAL} is empty"
     try:
-        plot_learning_curve(history, title, path)
+        plot_learning_curve(history, title, home / path.name)
     except ImportError:
         return "not drawn, it needs matplotlib: pip install rlstack[viz]"
     except OSError as error:
@@ -278,6 +288,6 @@ def _log_model(trainer: Trainer) -> str | None:
     if not tracker.enabled or tracker.run_id is None or not tracker.is_complete:
         return None
     try:
-        return log_policy(trainer.algorithm.policy, tracker.run_id)
+        return log_policy(trainer.algorithm.policy, tracker.run_id, tracker.uri)
     except TrackingError as error:
         return f"none, {error}"

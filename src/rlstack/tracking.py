@@ -25,6 +25,7 @@ from .tracked_run import (
     TrackedRun,
     last_step,
     make_store,
+    mlflow_at,
     no_quoted_folders,
     public_uri,
     say_params,
@@ -80,6 +81,10 @@ class Tracker:
         self._final_status: str | None = None
         self._given_up = False
         """Whether it wasn't waited for the thread to its end."""
+        self._home = os.getcwd() if enabled else ""
+        """Where paths of MLflow's settings begin, whatever becomes of the working directory."""
+        self.uri: str | None = None
+        """Where rows are sent to, with a file's path from the root; None as long as that isn't known."""
         self._client: Any = None
         self._thread: threading.Thread | None = None
 
@@ -202,13 +207,13 @@ class Tracker:
         import mlflow
         from mlflow.entities import RunTag
 
-        uri = tracking_uri()
-        if self.run.uri != public_uri(uri):
-            self.run.uri = public_uri(uri)
+        self.uri = tracking_uri(self._home)
+        if self.run.uri != public_uri(self.uri):
+            self.run.uri = public_uri(self.uri)
             self.run.save()
-        make_store(uri)
-        with no_quoted_folders(uri):
-            client = mlflow.MlflowClient()
+        make_store(self.uri, self._home)
+        with no_quoted_folders(self.uri):
+            client = mlflow.MlflowClient(self.uri)
         if self.run_id is not None and (self._continued or (self._client is not None and self.run.owned)):
             last = last_step(client, self.run_id)
             if last is None:
@@ -227,7 +232,8 @@ class Tracker:
             # The fluent API obeys all of MLflow's settings; its active run is this thread's alone.
             directory, settings = self.run.directory, {"MLFLOW_RUN_NAME", "MLFLOW_RUN_ID"}
             run_name = None if directory is None or settings & os.environ.keys() else directory.resolve().name
-            run_id = mlflow.start_run(run_name=run_name).info.run_id
+            with mlflow_at(self.uri):
+                run_id = mlflow.start_run(run_name=run_name).info.run_id
             self.run.run_id, self.run.owned = run_id, True
         self._continued = self._continued or self.run.owned
         self.run.save()
