@@ -15,7 +15,7 @@ from rlstack.cli import main
 from rlstack.config import parse, plain_values
 from rlstack.distributions import Normal
 from rlstack.env import CartPole, Pendulum
-from rlstack.hparams import RecurrentHparams
+from rlstack.hparams import HparamsError, RecurrentHparams
 from rlstack.models import ContinuousLSTM, ContinuousMLP
 
 from .helpers import parameters, update
@@ -320,3 +320,88 @@ def test_checkpoints_name_what_they_were_made_with(runs):
     path = checkpoint.numbered(runs[0][Algorithm] / "checkpoints")[0]
     given = dict(json.loads((path / "manifest.json").read_text())["optimizer"]["dict"])["given"]
     assert ["weight_decay", 0] in given["dict"]
+
+
+class TestAnotherNumberOfEnvironments:
+    """Also other horizons, engines and recurrent states are gone on with."""
+
+    def make(self, cls, num_envs, run_dir=None, **changes):
+        config = {**START[cls], "normalize_observations": True, "num_envs": num_envs, **changes}
+        return Trainer(Pendulum, algorithm_cls=cls, algorithm_config=config, run_dir=run_dir, track=False)
+
+    def trained(self, cls, run_dir, updates=3):
+        with self.make(cls, 8, run_dir) as trainer:
+            for _ in range(updates):
+                trainer.step()
+            trainer.eval(env_config={"g": 5.0})
+            trainer.save()
+        return trainer
+
+    @pytest.mark.parametrize("num_envs", [32, 4])
+    @pytest.mark.parametrize("cls", START)
+    def test_resume_goes_on_with_all_that_is_learned(self, cls, num_envs, tmp_path, caplog):
+        first = self.trained(cls, tmp_path / "run")
+        changes = {"num_envs": num_envs}
+        with Trainer.resume(tmp_path / "run", algorithm_config=changes, track=False) as second:
+            [said] = [record.getMessage() for record in caplog.records]
+            assert said.startswith("num_envs is not that of ")
+            assert said.endswith("ckpt-000000003: the environments are reset")
+            one, two = first.algorithm, second.algorithm
+            assert torch.equal(parameters(one), parameters(two))
+            for key, value in one.policy.state_dict().items():
+                assert torch.equal(value, two.policy.state_dict()[key]), key
+            for mine, theirs in zip(
+                one.advantages.return_moments.buffers(), two.advantages.return_moments.buffers(), strict=True
+            ):
+                assert torch.equal(mine, theirs)
+            mine, theirs = (each.learner.optimizer.state_dict()["state"] for each in (one, two))
+            assert all(torch.equal(mine[0][key], theirs[0][key]) for key in ("exp_avg", "exp_avg_sq", "step"))
+            # Evaluations go on with their own options.
+            assert two._eval_collector.env_config == {"g": 5.0}
+            second.eval()
+            # In the middle of four horizons between resets there is one now, and then as ever.
+            stats = [second.step() for _ in range(5)]
+            assert [each["env/resets"] for each in stats] == [num_envs, 0, 0, 0, num_envs]
+            assert second.steps == 8
+            assert stats[0]["env/total_steps"] == 3 * 8 * 8 + num_envs * 8
+            assert two.policy.normalizer.moments[0].count == 3 * 8 * 8 + 5 * num_envs * 8
+        said = parse((tmp_path / "run" / "config.yaml").read_text(), "")["algorithm_config"]
+        assert said["num_envs"] == num_envs
+        with Trainer.resume(tmp_path / "run", track=False) as third:
+            assert third.algorithm.hparams.num_envs == num_envs
+
+    @pytest.mark.parametrize("cls", START)
+    def test_so_does_load(self, cls, tmp_path, caplog):
+        self.trained(cls, tmp_path / "run")
+        trainer = self.make(cls, 16)
+        trainer.load(tmp_path / "run" / "checkpoints")
+        assert trainer.steps == 3
+        assert trainer.step()["env/steps"] == 16 * 8
+        assert "num_envs is not that of" in caplog.text
+
+    def test_together_with_other_options_of_the_environment(self, tmp_path, caplog):
+        self.trained(Algorithm, tmp_path / "run")
+        changes = {"num_envs": 16, "env_config": {"g": 3.0}}
+        with Trainer.resume(tmp_path / "run", algorithm_config=changes, track=False) as trainer:
+            [said] = [record.getMessage() for record in caplog.records]
+            assert said.startswith("env_config and num_envs are not those of ")
+            trainer.step()
+            assert trainer.algorithm.env.config["g"] == 3.0
+
+    def test_what_does_not_divide_is_refused_as_ever(self, tmp_path):
+        self.trained(Algorithm, tmp_path / "run")
+        with pytest.raises(HparamsError, match="sgd_minibatch_size is 32, expected a divisor"):
+            Trainer.resume(tmp_path / "run", algorithm_config={"num_envs": 7}, track=False)
+        Trainer.resume(tmp_path / "run", track=False).close()
+
+    def test_going_back_after_nan_reaches_that_checkpoint_too(self, tmp_path):
+        self.trained(Algorithm, tmp_path / "run")
+        options = {"on_nonfinite": "restore", "checkpoint_config": {"every_seconds": None}}
+        changes = {"num_envs": 16}
+        with Trainer.resume(
+            tmp_path / "run", algorithm_config=changes, options=options, track=False
+        ) as trainer:
+            with torch.no_grad():
+                trainer.algorithm.policy.model.value[0].weight.fill_(torch.nan)
+            assert trainer.step()["env/steps"] == 16 * 8
+            assert parameters(trainer.algorithm).isfinite().all()

@@ -282,8 +282,8 @@ def state_for(algorithm: Algorithm | RecurrentAlgorithm, said: checkpoint.Checkp
         changes.append("num_envs")
     if not changes:
         return state
-    what = " and ".join(changes) + (" are" if len(changes) > 1 else " is")
-    _log.warning("%s not that of %s: the environments are reset", what, said.path)
+    what = " and ".join(changes) + (" are not those" if len(changes) > 1 else " is not that")
+    _log.warning("%s of %s: the environments are reset", what, said.path)
     collector, evaluations = begun_anew(state["collector"]), state["eval_collector"]
     if "env_config" in changes:
         collector["env_config"] = evaluations = None
