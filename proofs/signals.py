@@ -1,4 +1,7 @@
-"""R9: SIGINT and SIGTERM let an update be finished, and leave a checkpoint; a second one ends at once."""
+"""R9: SIGINT, SIGTERM and SIGHUP let an update end and leave a checkpoint; a second one ends at once.
+
+SIGUSR1 leaves one, too, and training goes on.
+"""
 
 import os
 import random
@@ -30,10 +33,11 @@ def prove(directory: Path, count: int = 50) -> dict[str, Any]:
 def one(directory: Path, number: int) -> str:
     """Interrupt one training; return what was wrong with its end, nothing if all was well.
 
-    Every fourth one is interrupted twice.
+    Two of four are interrupted twice; before that each is asked for a checkpoint.
     """
     chance = random.Random(number)
-    signum = (signal.SIGINT, signal.SIGTERM)[number % 2]
+    signum = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)[number % 3]
+    twice = number % 4 >= 2
     process = subprocess.Popen(
         [sys.executable, "-m", "rlstack", *COMMAND, "--run-dir", str(directory)],
         stdout=subprocess.PIPE,
@@ -46,9 +50,16 @@ def one(directory: Path, number: int) -> str:
         said = ""
         while "update" not in said and (line := process.stdout.readline()):
             said += line
+        process.send_signal(signal.SIGUSR1)
+        asked = time.monotonic()
+        while not checkpoint.numbered(directory / "checkpoints"):
+            if process.poll() is not None or time.monotonic() - asked > 60:
+                process.kill()
+                return f"SIGUSR1: exit {process.poll()}, no checkpoint"
+            time.sleep(0.01)
         time.sleep(chance.uniform(0, 1.5))
         process.send_signal(signum)
-        if number % 4 >= 2:
+        if twice:
             time.sleep(chance.uniform(0, 0.01))
             process.send_signal(signum)
         try:
@@ -57,10 +68,10 @@ def one(directory: Path, number: int) -> str:
             process.kill()
             return f"{signum.name}: it went on"
     # The second signal may find the process past the point where it handles signals.
-    codes = {128 + signum} | ({-signum} if number % 4 >= 2 else set())
+    codes = {128 + signum} | ({-signum} if twice else set())
     if process.returncode not in codes or "Traceback" in said:
         return f"{signum.name}: exit {process.returncode}: {said[-500:]}"
-    if number % 4 < 2:
+    if not twice or (signum == signal.SIGHUP and process.returncode > 0):
         try:
             updates = checkpoint.read_latest(directory / "checkpoints").info["updates"]
         except CheckpointError as error:

@@ -1,6 +1,7 @@
 import contextlib
 import os
 import shutil
+import signal
 
 import pytest
 import torch
@@ -14,6 +15,8 @@ os.environ["MLFLOW_LOGGING_LEVEL"] = "WARNING"
 # Two test processes share two cores, with the processes that they start.
 os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
+# A shell ignores it for what it runs in the background, and so would trainings.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # How long an example takes says nothing where other processes work too.
 settings.register_profile("shared", deadline=None)
 settings.load_profile("shared")

@@ -80,6 +80,8 @@ def evaluate(
     """
     where, device_ = find_checkpoint(path), resolve_device(device)
     said = checkpoint.read(where)
+    # What is imported may change the working directory.
+    file = where.absolute() / "model.safetensors"
     config = read_config(where.parent.parent)
     options = config["algorithm_config"]
     env_cls = env_cls or find_class(config["env"], "env")
@@ -88,7 +90,7 @@ def evaluate(
         for name in ("model_cls", "distribution_cls")
     }
     policy_cls = RecurrentPolicy if config["algorithm"] == "recurrent" else Policy
-    policy = policy_cls.load(where / "model.safetensors", device=device_, **classes)
+    policy = policy_cls.load(file, device=device_, **classes)
     with keep_random_state(device_):
         torch.manual_seed(seed)
         config_ = {**(options.get("env_config") or {}), **env_config}
