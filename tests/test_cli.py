@@ -235,7 +235,7 @@ class TestTrain:
         monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
         result = CliRunner().invoke(main, ["train", "cartpole", *TINY, "--max-updates", "1"])
         assert result.exit_code == 0
-        assert "Learning curve: not drawn, it needs matplotlib: pip install rlstack[viz]" in result.output
+        assert "Learning curve: not drawn, it needs matplotlib: pip install 'rlstack[viz]'" in result.output
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -541,14 +541,12 @@ def test_an_environment_in_a_file(tracked, tmp_path):
     command = ["num_envs=8", "horizon=4", "--tracking", "off", "--max-updates"]
     done = run("train", name, *command, "2", "--run-dir", "out")
     assert done.returncode == 0, done.stderr
+    assert "env: ../folder/in_a_file.py:Mine" in (tmp_path / "out" / "config.yaml").read_text()
     done = run("train", "--resume", "out", "--max-updates", "3", "--tracking", "off")
-    assert done.returncode == 2
-    assert "path/to/in_a_file.py:Mine" in done.stderr
-    done = run("train", name, "--resume", "out", "--max-updates", "3", "--tracking", "off")
     assert "after 3 updates" in done.stdout, done.stderr
-    assert CliRunner().invoke(main, ["eval", "out"]).exit_code == 2
-    done = CliRunner().invoke(main, ["eval", "out", "--env", name, "--json"])
-    assert json.loads(done.stdout)["updates"] in (2, 3), done.output
+    for arguments in (["eval", "out"], ["eval", "out", "--env", name]):
+        done = CliRunner().invoke(main, [*arguments, "--json"])
+        assert json.loads(done.stdout)["updates"] in (2, 3), done.output
 
 
 FILE = """

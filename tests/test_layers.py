@@ -14,8 +14,8 @@ ORDER = """
     env.base env.dummy env.classic env buffer ppo advantages
     device workers passes kernels.base kernels.mlp kernels.lstm kernels.outputs kernels.passes kernels
     reward_watch collector optimizers learner holdings capture engine recorded algorithm env.checks env.check
-    config checkpoint run_options tracked_run run_dir guards conditions tracking sync signals trainer
-    recipes names run_config display mlflow_model session inspection listing speed
+    class_files config checkpoint run_options tracked_run run_dir guards conditions tracking sync signals
+    trainer recipes names run_config display mlflow_model session inspection listing speed
     console
     cli_tools cli __main__
 """.split()  # noqa: SIM905 (a list of 40 strings reads worse)

@@ -9,7 +9,17 @@ from typing import Any
 import click
 
 from .cli_tools import bench, check, config, inspect, list_
-from .console import complete_env, env_options, faults, interval, parse_assignments, seconds, show
+from .console import (
+    complete_env,
+    env_options,
+    faults,
+    hush_others,
+    interval,
+    parse_assignments,
+    seconds,
+    show,
+    write_all,
+)
 from .recipes import RECIPES
 
 
@@ -21,6 +31,8 @@ def main() -> None:
     Tab completion, for bash: eval "$(_RLSTACK_COMPLETE=bash_source rlstack)"; for zsh and fish the same with
     zsh_source and fish_source.
     """
+    write_all()
+    hush_others()
     # Modules are found from the working directory too, after all that is installed.
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
@@ -120,7 +132,7 @@ def train(
         for option, given in (("--algorithm", algorithm), ("--run-dir", run_dir)):
             if resume not in (None, "auto") and given is not None:
                 raise click.UsageError(f"a resumed run has its own: leave out {option}")
-        asked = RunConfig() if file is None else RunConfig.read(file)
+        asked = RunConfig() if file is None else RunConfig.read(file, own_env=env is None)
         values = parse_assignments(hyperparameters)
         if seed is not None:
             values["seed"] = seed
@@ -138,7 +150,7 @@ def train(
             },
         )
         limits = Limits(max_updates=max_updates, max_env_steps=max_env_steps, max_time=max_time)
-        signum = train(asked, limits, run_dir=run_dir, resume=resume, console=Console())
+        signum = train(asked, limits, run_dir=run_dir, resume=resume, console=Console(), tracking=tracking)
     if signum is not None:
         sys.exit(128 + signum)
 

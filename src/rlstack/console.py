@@ -1,9 +1,11 @@
 """Texts in and out of the command line: arguments, results, and faults with their exit codes."""
 
 import ast
+import io
 import json
 import re
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -17,8 +19,8 @@ TRACKING, USAGE, ENVIRONMENT, NON_FINITE, CHECKPOINT, INTERRUPTED = 1, 2, 3, 4, 
 """Exit codes: MLflow can't be reached; what the user wrote, the environment did, training did; no sound
 checkpoint; Ctrl-C."""
 
-_MOST_LINES = 3
-"""Of an error: the first ones say enough."""
+_MOST_LINES, _MOST_MISTAKES = 3, 20
+"""Of an error: the first ones say enough. Of what the user wrote, each line is a mistake of its own."""
 
 
 def complete_env(context: click.Context, parameter: click.Parameter, text: str) -> list[str]:
@@ -114,7 +116,9 @@ def faults() -> Iterator[None]:
         yield
     except (CheckpointError, PolicyFileError) as error:
         _fail(str(error), CHECKPOINT)
-    except (HparamsError, RunDirError, click.UsageError) as error:
+    except HparamsError as error:
+        _fail(str(error), USAGE, _MOST_MISTAKES)
+    except (RunDirError, click.UsageError) as error:
         _fail(str(error), USAGE)
     except TrackingError as error:
         _fail(str(error), TRACKING)
@@ -122,12 +126,33 @@ def faults() -> Iterator[None]:
         _fail(str(error), ENVIRONMENT)
     except NonFiniteError as error:
         _fail(str(error), NON_FINITE)
+    except BrokenPipeError:
+        # Nobody reads on: click ends quietly.
+        raise
     except OSError as error:
         _fail(f"the directory can't be used: {error}", USAGE)
     except KeyboardInterrupt:
         _fail("interrupted", INTERRUPTED)
 
 
-def _fail(message: str, code: int) -> None:
-    click.echo("\n".join(f"rlstack: {message}".splitlines()[:_MOST_LINES]), err=True)
+def _fail(message: str, code: int, most: int = _MOST_LINES) -> None:
+    lines = f"rlstack: {message}".splitlines()
+    if most == _MOST_MISTAKES and len(lines) > most:
+        lines[most:] = [f"and {len(lines) - most} more"]
+        most += 1
+    click.echo("\n".join(lines[:most]), err=True)
     sys.exit(code)
+
+
+def write_all() -> None:
+    """Let what an output's encoding lacks be written as an escape, instead of ending the process."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def hush_others() -> None:
+    """Print no warnings of what will change in other packages: their users' concern, not ours' users'."""
+    others = "torch|torchrl|tensordict|mlflow|pydantic|rich|click"
+    if not sys.warnoptions:
+        warnings.filterwarnings("ignore", category=FutureWarning, module=rf"({others})(\.|$)")

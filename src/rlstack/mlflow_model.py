@@ -71,7 +71,7 @@ def log_policy(policy: Policy | RecurrentPolicy, run_id: str) -> str:
         TrackingError: If the extra `mlflow` isn't installed, or the policy can't be exported or sent.
     """
     if find_spec("pandas") is None or find_spec("mlflow.pytorch") is None:
-        raise TrackingError("it needs pip install rlstack[mlflow]")
+        raise TrackingError("it needs pip install 'rlstack[mlflow]'")
     import mlflow
 
     quiet = logging.getLogger("mlflow.pytorch")

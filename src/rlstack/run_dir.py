@@ -23,6 +23,7 @@ import torch
 
 from . import checkpoint
 from .algorithm import Algorithm, RecurrentAlgorithm
+from .class_files import is_same_class
 from .config import dump
 from .data import Stats
 from .files import write_file
@@ -94,14 +95,14 @@ class RunDir:
         # What a run without a checkpoint left here is none of this one's.
         run_dir.journal.cut(-1)
         forget_tracked_run(path)
-        write_file(path / CONFIG, dump(config).encode())
+        write_file(path / CONFIG, dump(config, path).encode())
         return run_dir
 
     def describe_anew(self, algorithm: Algorithm | RecurrentAlgorithm) -> None:
         """Let the config.yaml say what is used from now on."""
         said = read_config(self.path)
         said["algorithm_config"] = describe(algorithm)
-        write_file(self.path / CONFIG, dump(said).encode())
+        write_file(self.path / CONFIG, dump(said, self.path).encode())
 
     def make_ready(self) -> Path:
         """Make sure that the metrics up to a checkpoint survive what it survives; return where it goes.
@@ -214,7 +215,9 @@ def restore(algorithm: Algorithm | RecurrentAlgorithm, said: checkpoint.Checkpoi
     pairs = [(key, theirs.get(key), mine.get(key)) for key in {**theirs, **mine}]
     pairs += [(key, made.get(key, making[key]), making[key]) for key in _FIXED]
     if changed := [
-        f"{key} is {there!s:.200} there and {here!s:.200} here" for key, there, here in pairs if there != here
+        f"{key} is {there!s:.200} there and {here!s:.200} here"
+        for key, there, here in pairs
+        if there != here and not (key.endswith("_cls") and is_same_class(str(there), str(here)))
     ]:
         raise checkpoint.CheckpointError(
             f"{said.path} is of another policy or environment than this one: {'; '.join(changed)}; "

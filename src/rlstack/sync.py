@@ -1,5 +1,6 @@
 """Sending to MLflow what tracking missed, from the journal of a run."""
 
+import shlex
 from pathlib import Path
 
 from .journal import JOURNAL, Journal
@@ -23,7 +24,8 @@ def sync(directory: Path, *, anywhere: bool = False, timeout: float = 600.0) -> 
 
     run, here = read_tracked_run(directory), public_uri(mlflow.get_tracking_uri())
     if run.uri not in (None, here) and not anywhere:
-        raise TrackingError(f"{directory} is tracked in {run.uri}, not in {here}: give --tracking {run.uri}")
+        there = shlex.quote(run.uri or "")
+        raise TrackingError(f"{directory} is tracked in {run.uri}, not in {here}: give --tracking {there}")
     status = "KILLED" if run.status == "RUNNING" else run.status
     tracker = Tracker(run, Journal(directory / JOURNAL))
     tracker.start()

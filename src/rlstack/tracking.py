@@ -12,6 +12,7 @@ import logging
 import math
 import os
 import re
+import shlex
 import sys
 import threading
 import time
@@ -141,8 +142,8 @@ class Tracker:
         """How what is missing can be sent later, as the end of a sentence."""
         if self.run.directory is None:
             return ""
-        where = "" if self.run.uri is None else f" --tracking {self.run.uri}"
-        return f"; to send them: rlstack sync {self.run.directory}{where}"
+        where = [] if self.run.uri is None else ["--tracking", self.run.uri]
+        return f"; to send them: {shlex.join(['rlstack', 'sync', str(self.run.directory), *where])}"
 
     def _start(self) -> None:
         # MLflow's active run belongs to a thread: only the caller's can see the caller's.
