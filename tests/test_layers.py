@@ -16,7 +16,7 @@ ORDER = """
     reward_watch collector optimizers learner holdings capture engine recorded algorithm env.checks env.check
     class_files config checkpoint run_options tracked_run run_dir guards conditions tracking sync signals
     trainer recipes names run_config display mlflow_model session inspection listing speed
-    console
+    completion console
     cli_tools cli __main__
 """.split()  # noqa: SIM905 (a list of 40 strings reads worse)
 

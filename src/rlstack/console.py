@@ -13,7 +13,6 @@ from typing import Any
 import click
 
 from .nested import flatten
-from .recipes import RECIPES
 
 TRACKING, USAGE, ENVIRONMENT, NON_FINITE, CHECKPOINT, INTERRUPTED = 1, 2, 3, 4, 5, 130
 """Exit codes: MLflow can't be reached; what the user wrote, the environment did, training did; no sound
@@ -21,11 +20,6 @@ checkpoint; Ctrl-C."""
 
 _MOST_LINES, _MOST_MISTAKES = 3, 20
 """Of an error: the first ones say enough. Of what the user wrote, each line is a mistake of its own."""
-
-
-def complete_env(context: click.Context, parameter: click.Parameter, text: str) -> list[str]:
-    """Return the built-in names that begin with what has been typed."""
-    return [name for name in RECIPES if name.startswith(text)]
 
 
 def seconds(text: str) -> float:

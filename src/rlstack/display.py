@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self, TypeVar, final
+from typing import Protocol, Self, TextIO, final
 
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console
@@ -19,7 +19,6 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from .data import ENV_STEPS, ENV_TOTAL_STEPS, Stats
 
 _log = logging.getLogger(__name__)
-_T = TypeVar("_T")
 
 _SECONDS_PER_LINE = 2.0
 """Least time between two plain lines, s."""
@@ -27,18 +26,6 @@ _BAR, _LONGEST_NAME = 20, 24
 """Cells of a live line's bar, and at most of its name."""
 _AROUND = _BAR + 12
 """Cells that bar, spinner, time and the spaces between them take."""
-
-
-def attempt(what: str, action: Callable[[], _T]) -> _T | None:
-    """Do what a run doesn't depend on, and return what that returns; if it fails, say what is lost."""
-    try:
-        return action()
-    # rich ends the process if nobody reads what it writes.
-    except (Exception, SystemExit) as error:
-        _log.warning(
-            "no %s, all else goes on: %s", what, " ".join(f"{type(error).__name__}: {error}".split())
-        )
-    return None
 
 
 @final
@@ -63,23 +50,30 @@ class Screen:
         """Do something that writes."""
         if not self._works:
             return
-
-        def act() -> bool:
+        try:
             action()
             if self.console.quiet != self._quiet:
                 # That is how rich goes on after a reader has gone away.
                 raise BrokenPipeError("nobody reads it")
-            return True
-
-        if not attempt("further display", act):
+        # rich ends the process if a reader has gone away.
+        except (Exception, SystemExit) as error:
             self._works = False
-            _let_go(sys.stdout)
+            why = "BrokenPipeError: nobody reads it" if isinstance(error, SystemExit) else told(error)
+            _log.warning("there is no more display, training goes on: %s", why)
+            if isinstance(error, BrokenPipeError) and self.console.file is sys.stdout:
+                _let_go(sys.stdout)
 
 
-def _let_go(stream: object) -> None:
+def told(error: BaseException) -> str:
+    """Return an error in one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
+def _let_go(stream: TextIO) -> None:
     """Let what is left in a stream go nowhere: Python would fail on it when it ends."""
-    with suppress(AttributeError, OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # type: ignore[attr-defined]
+    # Streams that have no descriptor are nobody's to read.
+    with suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 class _Display(Protocol):

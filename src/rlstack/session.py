@@ -12,7 +12,7 @@ from rich.console import Console
 from .checkpoint import numbered
 from .conditions import Condition, HitsUpperBound, TimesOut
 from .data import ENV_TOTAL_STEPS, Config, Stats
-from .display import Display, Screen, plot_learning_curve
+from .display import Display, Screen, plot_learning_curve, told
 from .hparams import HparamsError
 from .journal import JOURNAL, read_rows
 from .mlflow_model import log_policy
@@ -244,7 +244,7 @@ def _save(trainer: Trainer, path: Path) -> str:
     try:
         trainer.algorithm.policy.save(path)
     except Exception as error:
-        return f"not saved, {_told(error)}"
+        return f"not saved, {told(error)}"
     return str(path)
 
 
@@ -258,10 +258,10 @@ def _draw(title: str, directory: Path) -> str:
         plot_learning_curve(history, title, path)
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "matplotlib":
-            return f"not drawn, {_told(error)}"
+            return f"not drawn, {told(error)}"
         return "not drawn, it needs matplotlib: pip install 'rlstack[viz]'"
     except Exception as error:
-        return f"not drawn, {_told(error)}"
+        return f"not drawn, {told(error)}"
     return str(path)
 
 
@@ -285,9 +285,4 @@ def _log_model(trainer: Trainer) -> str | None:
     try:
         return log_policy(trainer.algorithm.policy, tracker.run_id)
     except Exception as error:
-        return f"none, {error if isinstance(error, TrackingError) else _told(error)}"
-
-
-def _told(error: Exception) -> str:
-    """Return an error in one line."""
-    return " ".join(f"{type(error).__name__}: {error}".split())
+        return f"none, {error if isinstance(error, TrackingError) else told(error)}"
