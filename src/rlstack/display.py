@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self, TextIO, final
+from typing import IO, Protocol, Self, final
 
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console
@@ -69,7 +69,7 @@ def told(error: BaseException) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())
 
 
-def _let_go(stream: TextIO) -> None:
+def _let_go(stream: IO[str]) -> None:
     """Let what is left in a stream go nowhere: Python would fail on it when it ends."""
     # Streams that have no descriptor are nobody's to read.
     with suppress(OSError):

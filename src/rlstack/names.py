@@ -14,7 +14,7 @@ from .recipes import RECIPES
 
 
 def resolve(
-    name: str, hyperparameters: Mapping[str, Any], algorithm: str = "feedforward"
+    name: str, hyperparameters: Mapping[str, Any], algorithm: str = "feedforward", base: Path | None = None
 ) -> tuple[EnvFactory, dict[str, Any]]:
     """Return an environment's class, and the hyperparameters with those of its recipe, if it has one.
 
@@ -22,14 +22,15 @@ def resolve(
         name: A built-in name, `module:Class` or `path/to/file.py:Class`.
         hyperparameters: Those that differ from the recipe's; classes may be named.
         algorithm: `feedforward` or `recurrent`: which recipe.
+        base: Directory from which a file is named; None is the working directory.
 
     Raises:
         HparamsError: If there is no such environment, or a class that is named isn't there.
     """
     recipe = RECIPES.get(name)
-    hyperparameters = find_classes(hyperparameters)
+    hyperparameters = find_classes(hyperparameters, base)
     if recipe is None:
-        return _import_env(name), hyperparameters
+        return _import_env(name, base), hyperparameters
     solving = recipe.for_algorithm(algorithm)
     if {"model", "model_cls"} & {key for key, value in hyperparameters.items() if value is not None}:
         # Its options are those of the default model.
@@ -37,7 +38,7 @@ def resolve(
     return recipe.env_cls(), merge(solving, hyperparameters)
 
 
-def _import_env(name: str) -> EnvFactory:
+def _import_env(name: str, base: Path | None) -> EnvFactory:
     """Return the class that `module:Class` or `path/to/file.py:Class` names."""
     if ":" not in name and "." not in name:
         raise HparamsError(
@@ -45,7 +46,7 @@ def _import_env(name: str) -> EnvFactory:
         )
     if split(name) is None and not re.fullmatch(r"\w+(\.\w+)*[:.]\w+(\.\w+)*", name):
         raise HparamsError(f"{name} is not of the form module:Class, like my_package.my_module:MyEnv")
-    return find_class(name, "env")
+    return find_class(name, "env", base)
 
 
 def _stem(name: str) -> str:

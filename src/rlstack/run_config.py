@@ -120,9 +120,9 @@ class RunConfig:
             elif value is not None:
                 mistakes.lines.append(f"{name} is {value!r:.60}, expected {words}")
         env, algorithm = given.get("env"), given.get("algorithm", cls.algorithm)
-        env = None if env is None else anchor(env, base or Path())
         if own_env and env is not None:
-            mistakes.of("", resolve, env, {})
+            mistakes.of("", resolve, env, {}, algorithm, base)
+        env = None if env is None else anchor(env, base or Path())
         trainer = mistakes.of("trainer.", checked, TrainerConfig, given.get("trainer", {}), "a key")
         options = {} if trainer is None else trainer.checkpoint_config
         mistakes.of("trainer.checkpoint_config.", CheckpointConfig.parse, options)
