@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Protocol, Self, final
 
-from rich.cells import cell_len, set_cell_size
+from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
@@ -22,10 +22,10 @@ _log = logging.getLogger(__name__)
 
 _SECONDS_PER_LINE = 2.0
 """Least time between two plain lines, s."""
-_BAR, _LONGEST_NAME = 20, 24
-"""Cells of a live line's bar, and at most of its name."""
-_AROUND = _BAR + 12
-"""Cells that bar, spinner, time and the spaces between them take."""
+_BAR, _AROUND = 20, 32
+"""Cells of a live line's bar, and of that with spinner, time and the spaces between them."""
+_LEAST, _ENOUGH = 12, 36
+"""Cells that the name gets at least, and that the rest of the line gets if the name is longer."""
 
 
 @final
@@ -116,9 +116,7 @@ class Display:
 class _Live:
     def __init__(self, console: Console, name: str) -> None:
         self._console = console
-        self._name = (
-            name if cell_len(name) <= _LONGEST_NAME else f"{set_cell_size(name, _LONGEST_NAME - 3)}..."
-        )
+        self._name = _shortened(name, max(_LEAST, console.width - _AROUND - _ENOUGH))
         self._progress = Progress(
             SpinnerColumn("dots" if _can_write("\u2807", console) else "line"),
             TextColumn("{task.description}", style="bold", markup=False),
@@ -141,7 +139,7 @@ class _Live:
         room = self._console.width - cell_len(self._name) - _AROUND
         # What fits, the most telling first.
         kept: set[int] = set()
-        for number in (0, 3, 2, 1, 4):
+        for number in (3, 0, 2, 1, 4):
             if sum(len(parts[n]) + 2 for n in {*kept, number}) - 2 <= room:
                 kept.add(number)
         text = "  ".join(parts[n] for n in sorted(kept))
@@ -202,6 +200,15 @@ def _parts(stats: Stats, rate: float, console: Console) -> list[str]:
         f"returns {stats['returns/mean']:.4g} {between} {stats['returns/std']:.3g}",
         f"losses policy {stats['losses/policy']:.3g} vf {stats['losses/vf']:.3g}",
     ]
+
+
+def _shortened(name: str, room: int) -> str:
+    """Return a name, of which the end tells most, in so many cells."""
+    if cell_len(name) <= room:
+        return name
+    while cell_len(name) > room - 3:
+        name = name[1:]
+    return f"...{name}"
 
 
 def _can_write(text: str, console: Console) -> bool:
