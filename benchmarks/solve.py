@@ -2,9 +2,9 @@
 
     python benchmarks/solve.py [--seeds 0 1 2] [--algorithm recurrent] [--write]
 
-Each policy is trained by `rlstack train NAME --algorithm A --seed S --max-time 3m` in a process of its own, loaded from the
-file that leaves, and acts deterministically in 100 episodes with the seeds 0 … 99. Prints a Markdown table;
-`--write` also puts it under `benchmarks/results`.
+Each policy is trained by `rlstack train NAME --seed S --max-time 3m`, with `--algorithm recurrent` if that is
+asked for, in a process of its own, loaded from the file that leaves, and acts deterministically in 100 episodes
+with the seeds 0 … 99. Prints a Markdown table; `--write` also puts it under `benchmarks/results`.
 """
 
 import argparse
@@ -30,7 +30,10 @@ GOALS = {
 }
 
 
-POLICIES = {"feedforward": Policy, "recurrent": RecurrentPolicy}
+POLICIES: dict[str, type[Policy] | type[RecurrentPolicy]] = {
+    "feedforward": Policy,
+    "recurrent": RecurrentPolicy,
+}
 
 
 def play(env_id: str, policy: Policy | RecurrentPolicy) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

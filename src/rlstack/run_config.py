@@ -124,8 +124,9 @@ class RunConfig:
             mistakes.of("", resolve, env, {}, algorithm, base)
         env = None if env is None else anchor(env, base or Path())
         trainer = mistakes.of("trainer.", checked, TrainerConfig, given.get("trainer", {}), "a key")
-        options = {} if trainer is None else trainer.checkpoint_config
-        mistakes.of("trainer.checkpoint_config.", CheckpointConfig.parse, options)
+        options = given.get("trainer", {}).get("checkpoint_config")
+        if isinstance(options, dict):
+            mistakes.of("trainer.checkpoint_config.", CheckpointConfig.parse, options)
         hyperparameters: dict[str, Any] = {}
         for name, value in given.get("algorithm_config", {}).items():
             hyperparameters |= mistakes.of("algorithm_config.", find_classes, {name: value}, base) or {}
