@@ -3,8 +3,8 @@
     python benchmarks/solve.py [--seeds 0 1 2] [--algorithm recurrent] [--write]
 
 Each policy is trained by `rlstack train NAME --seed S --max-time 3m`, with `--algorithm recurrent` if that is
-asked for, in a process of its own, loaded from the file that leaves, and acts deterministically in 100 episodes
-with the seeds 0 … 99. Prints a Markdown table; `--write` also puts it under `benchmarks/results`.
+asked for, in a process of its own, loaded from the file that leaves, and acts deterministically in 100
+episodes with the seeds 0 … 99. Prints a Markdown table; `--write` also puts it under `benchmarks/results`.
 """
 
 import argparse

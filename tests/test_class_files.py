@@ -98,7 +98,7 @@ def test_a_file_that_fails_is_tried_again(project):
     ("name", "message"),
     [
         ("nowhere.py:Thermo", "there is no file .*nowhere.py"),
-        ("thermo.py:Termo", "thermo.py has no Termo: did you mean Thermo"),
+        ("thermo.py:Thermoo", "thermo.py has no Thermoo: did you mean Thermo"),
         ("thermo.py:DiscreteDummyEnv.x", "has no DiscreteDummyEnv.x"),
         ("thermo.py:", "expected the name of a class, like package.module.Class or path/to/file.py:Class"),
         ("nowhere.Thermo", "if it is in a file, name it by that: path/to/nowhere.py:Thermo"),

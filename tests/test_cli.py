@@ -600,3 +600,24 @@ def test_files_that_cannot_be_written_leave_the_exit_code_alone(tracked, tmp_pat
     assert result.exit_code == 0, result.output
     assert "not saved, " in result.output
     assert "not drawn, " in result.output
+
+
+def test_runs_are_listed_as_people_count(tmp_path):
+    names = ["cartpole-20260101-1", "cartpole-20260101-2", "cartpole-20260101-10", "cartpole-20260101-11"]
+    for name in (*names, "b", "10", "9"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.yaml").touch()
+    said = json.loads(CliRunner().invoke(main, ["list", "--runs", str(tmp_path), "--json"]).output)
+    assert [run["name"] for run in said["runs"]] == ["9", "10", "b", *names]
+
+
+def test_only_warnings_of_other_packages_are_hushed(monkeypatch):
+    import warnings
+
+    monkeypatch.setattr(sys, "warnoptions", [])
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.resetwarnings()
+        CliRunner().invoke(main, ["list"])
+        for module in ("torch.nn", "torchrl", "tensordict._td", "mlflow", "rlstack.models", "torchy", "mine"):
+            warnings.warn_explicit("will change", FutureWarning, f"{module}.py", 1, module=module)
+    assert [warning.filename for warning in caught] == ["rlstack.models.py", "torchy.py", "mine.py"]
