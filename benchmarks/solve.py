@@ -1,10 +1,10 @@
 """Train the built-in recipes and judge the policies in Gymnasium's own environments.
 
-    python benchmarks/solve.py [--seeds 0 1 2] [--write]
+    python benchmarks/solve.py [--seeds 0 1 2] [--algorithm recurrent] [--write]
 
-Each policy is trained by `rlstack train NAME --seed S --max-time 3m` in a process of its own, loaded from the
-file that leaves, and acts deterministically in 100 episodes with the seeds 0 … 99. Prints a Markdown table;
-`--write` also puts it under `benchmarks/results`.
+Each policy is trained by `rlstack train NAME --seed S --max-time 3m`, with `--algorithm recurrent` if that is
+asked for, in a process of its own, loaded from the file that leaves, and acts deterministically in 100
+episodes with the seeds 0 … 99. Prints a Markdown table; `--write` also puts it under `benchmarks/results`.
 """
 
 import argparse
@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 import report
-from rlstack import Policy
+from rlstack import Policy, RecurrentPolicy
 
 EPISODES = 100
 GOALS = {
@@ -30,15 +30,23 @@ GOALS = {
 }
 
 
-def play(env_id: str, policy: Policy) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+POLICIES: dict[str, type[Policy] | type[RecurrentPolicy]] = {
+    "feedforward": Policy,
+    "recurrent": RecurrentPolicy,
+}
+
+
+def play(env_id: str, policy: Policy | RecurrentPolicy) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the return, the length, and whether the original ended it, of each episode."""
     env: Any = gym.vector.SyncVectorEnv([lambda: gym.make(env_id)] * EPISODES)
     obs, _ = env.reset(seed=list(range(EPISODES)))
     returns, lengths = np.zeros(EPISODES), np.zeros(EPISODES, int)
     done, terminated = np.zeros(EPISODES, bool), np.zeros(EPISODES, bool)
     discrete = isinstance(env.single_action_space, gym.spaces.Discrete)
+    state = None
     while not done.all():
-        actions = policy.act(torch.as_tensor(obs, dtype=torch.float32), deterministic=True).actions.numpy()
+        step = policy.act(torch.as_tensor(obs, dtype=torch.float32), state, deterministic=True)
+        actions, state = step.actions.numpy(), step.state
         obs, rewards, ended, timed_out, _ = env.step(actions[:, 0] if discrete else actions)
         returns += np.where(done, 0.0, rewards)
         lengths += ~done
@@ -47,7 +55,7 @@ def play(env_id: str, policy: Policy) -> tuple[np.ndarray, np.ndarray, np.ndarra
     return returns, lengths, terminated
 
 
-def judge(name: str, policy: Policy) -> tuple[str, bool]:
+def judge(name: str, policy: Policy | RecurrentPolicy) -> tuple[str, bool]:
     """Return the result in words, and whether the goal is met."""
     returns, lengths, terminated = play(GOALS[name][0], policy)
     if name == "cartpole":
@@ -59,18 +67,21 @@ def judge(name: str, policy: Policy) -> tuple[str, bool]:
     return f"the flag in {arrived} of {EPISODES}, after {lengths.mean():.0f} steps on average", arrived >= 95
 
 
-def train(name: str, seed: int, directory: Path) -> tuple[Policy, float]:
+def train(name: str, algorithm: str, seed: int, directory: Path) -> tuple[Policy | RecurrentPolicy, float]:
     """Return the policy that the command line trains, and how long its process took, s."""
     command = [sys.executable, "-m", "rlstack", "train", name, "--seed", str(seed), "--max-time", "3m"]
+    command += ["--algorithm", algorithm]
     start = time.perf_counter()
     subprocess.run([*command, "--run-dir", "run"], cwd=directory, check=True, stdout=subprocess.DEVNULL)
-    return Policy.load(directory / "run" / "policy.safetensors"), time.perf_counter() - start
+    seconds = time.perf_counter() - start
+    return POLICIES[algorithm].load(directory / "run" / "policy.safetensors"), seconds
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--names", nargs="+", choices=GOALS, default=list(GOALS))
+    parser.add_argument("--algorithm", choices=POLICIES, default="feedforward")
     parser.add_argument("--write", action="store_true")
     args = parser.parse_args()
     lines = ["| environment | goal | seed | wall time | result | met |", "|---|---|---|---|---|---|"]
@@ -80,7 +91,7 @@ def main() -> int:
         env_id, goal = GOALS[name]
         for seed in args.seeds:
             with tempfile.TemporaryDirectory() as directory:
-                policy, seconds = train(name, seed, Path(directory))
+                policy, seconds = train(name, args.algorithm, seed, Path(directory))
             result, met = judge(name, policy)
             all_met &= met and seconds <= 180
             lines.append(
@@ -89,8 +100,10 @@ def main() -> int:
             print(lines[-1], flush=True)
     if args.write:
         note = "Wall time is that of the whole process, imports and MLflow's new database included."
-        title = "Recipes, judged in Gymnasium's own environments"
-        report.write("solve", title, "python benchmarks/solve.py --write", note, lines, "gymnasium")
+        title, name, option = "Recipes, judged in Gymnasium's own environments", "solve", ""
+        if args.algorithm == "recurrent":
+            title, name, option = f"{title}: recurrent policies", "solve-recurrent", " --algorithm recurrent"
+        report.write(name, title, f"python benchmarks/solve.py{option} --write", note, lines, "gymnasium")
     return 0 if all_met else 1
 
 

@@ -15,10 +15,9 @@ ORDER = """
     device workers passes kernels.base kernels.mlp kernels.lstm kernels.outputs kernels.passes kernels
     reward_watch collector optimizers learner holdings capture engine executor graph_executor
     select_engine algorithm env.checks env.check
-    config checkpoint run_options tracked_run run_lock run_dir guards conditions tracking sync signals
-    keeper trainer
-    recipes names run_config display mlflow_model session inspection listing speed
-    console
+    class_files config checkpoint run_options tracked_run run_lock run_dir guards conditions tracking sync
+    signals keeper trainer recipes names run_config display mlflow_model session inspection listing speed
+    completion console
     cli_tools cli __main__
 """.split()  # noqa: SIM905 (a list of 40 strings reads worse)
 

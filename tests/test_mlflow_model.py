@@ -131,7 +131,7 @@ def test_what_is_missing_is_said(tracked, monkeypatch):
     trainer = Trainer(DiscreteDummyEnv, algorithm_config={**CONFIG, "model_config": SMALL})
     trainer.run(stop_conditions=[HitsUpperBound("algorithm/steps", 1)])
     monkeypatch.setattr("rlstack.mlflow_model.find_spec", lambda name: None)
-    with pytest.raises(TrackingError, match=r"pip install rlstack\[mlflow\]"):
+    with pytest.raises(TrackingError, match=r"pip install 'rlstack\[mlflow\]'"):
         log_policy(trainer.algorithm.policy, trainer.tracker.run_id)
 
 

@@ -4,20 +4,27 @@ import logging
 import os
 import sys
 from pathlib import Path
-from typing import Any, TextIO, cast
+from typing import Any
 
 import click
 
 from .cli_tools import bench, check, config, inspect, list_
-from .console import (
-    LastingOutput,
+from .completion import (
+    complete_checkpoint,
     complete_env,
+    complete_hyperparameter,
+    complete_resume,
+    complete_run,
+)
+from .console import (
     env_options,
     faults,
+    hush_others,
     interval,
     parse_assignments,
     seconds,
     show,
+    write_all,
 )
 from .recipes import RECIPES
 
@@ -30,6 +37,8 @@ def main() -> None:
     Tab completion, for bash: eval "$(_RLSTACK_COMPLETE=bash_source rlstack)"; for zsh and fish the same with
     zsh_source and fish_source.
     """
+    write_all()
+    hush_others()
     # Modules are found from the working directory too, after all that is installed.
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
@@ -50,7 +59,7 @@ for _command in (check, inspect, config, list_, bench):
     "  rlstack train --resume runs/cartpole-20260101-1 --max-time 10m",
 )
 @click.argument("env", metavar="[ENV]", required=False, shell_complete=complete_env)
-@click.argument("hyperparameters", metavar="[KEY=VALUE]...", nargs=-1)
+@click.argument("hyperparameters", metavar="[KEY=VALUE]...", nargs=-1, shell_complete=complete_hyperparameter)
 @click.option(
     "-f",
     "--file",
@@ -74,6 +83,7 @@ for _command in (check, inspect, config, list_, bench):
 @click.option(
     "--resume",
     metavar="auto|DIR",
+    shell_complete=complete_resume,
     help="Go on with the run in DIR; auto: with the one in --run-dir, or ENV's last one, if there is one.",
 )
 @click.option(
@@ -130,7 +140,7 @@ def train(
         for option, given in (("--algorithm", algorithm), ("--run-dir", run_dir)):
             if resume not in (None, "auto") and given is not None:
                 raise click.UsageError(f"a resumed run has its own: leave out {option}")
-        asked = RunConfig() if file is None else RunConfig.read(file)
+        asked = RunConfig() if file is None else RunConfig.read(file, own_env=env is None)
         values = parse_assignments(hyperparameters)
         if seed is not None:
             values["seed"] = seed
@@ -147,9 +157,8 @@ def train(
                 "track": False if tracking == "off" else None,
             },
         )
-        output = cast(TextIO, LastingOutput(sys.stdout))
         limits = Limits(max_updates=max_updates, max_env_steps=max_env_steps, max_time=max_time)
-        signum = train(asked, limits, run_dir=run_dir, resume=resume, console=Console(file=output))
+        signum = train(asked, limits, run_dir=run_dir, resume=resume, console=Console(), tracking=tracking)
     if signum is not None:
         sys.exit(128 + signum)
 
@@ -160,14 +169,23 @@ def train(
     epilog="\b\nExamples:\n  rlstack eval runs/cartpole-20260101-1 --steps 500\n"
     "  rlstack eval runs/cartpole-20260101-1/checkpoints/ckpt-000000050 length=0.7 --json",
 )
-@click.argument("checkpoint", metavar="CKPT", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument(
+    "checkpoint",
+    metavar="CKPT",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    shell_complete=complete_checkpoint,
+)
 @click.argument("options", metavar="[KEY=VALUE]...", nargs=-1)
 @click.option("--num-envs", type=click.IntRange(min=1), default=64, show_default=True, help="Environments.")
 @click.option("--steps", type=click.IntRange(min=1), help="Steps of each. [10 horizons]")
 @click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the environments' chance."
 )
-@click.option("--env", help="The environment, if the run's config.yaml names one that can't be imported.")
+@click.option(
+    "--env",
+    shell_complete=complete_env,
+    help="The environment, if the run's config.yaml names one that can't be imported.",
+)
 @click.option("--device", default="auto", show_default=True, help="Where to simulate.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
 def evaluate(
@@ -205,7 +223,12 @@ def evaluate(
     short_help="Send to MLflow what tracking missed.",
     epilog="Example:\n\n  rlstack sync runs/cartpole-20260101-1",
 )
-@click.argument("run", metavar="RUN", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument(
+    "run",
+    metavar="RUN",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    shell_complete=complete_run,
+)
 @click.option("--tracking", metavar="URI", help="Where to. [MLFLOW_TRACKING_URI, else a file here]")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
 def sync(run: Path, tracking: str | None, as_json: bool) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import click
 
-from .console import ENVIRONMENT, complete_env, env_options, faults, parse_assignments, seconds, show
+from .completion import complete_checkpoint, complete_env, complete_env_option, complete_hyperparameter
+from .console import ENVIRONMENT, env_options, faults, parse_assignments, seconds, show
 from .recipes import RECIPES
 
 
@@ -19,7 +20,7 @@ from .recipes import RECIPES
     "  rlstack check path/to/file.py:MyEnv --num-envs 256 --json",
 )
 @click.argument("env", metavar="ENV", shell_complete=complete_env)
-@click.argument("options", metavar="[KEY=VALUE]...", nargs=-1)
+@click.argument("options", metavar="[KEY=VALUE]...", nargs=-1, shell_complete=complete_env_option)
 @click.option("--num-envs", type=click.IntRange(min=1), default=16, show_default=True, help="Simulations.")
 @click.option("--steps", type=click.IntRange(min=1), default=32, show_default=True, help="Steps of each.")
 @click.option("--device", default="auto", show_default=True, help="Where to simulate.")
@@ -54,7 +55,12 @@ def check(env: str, options: tuple[str, ...], num_envs: int, steps: int, device:
     epilog="\b\nExamples:\n  rlstack inspect runs/cartpole-20260101-1\n"
     "  rlstack inspect runs/cartpole-20260101-1/checkpoints/ckpt-000000050 --json",
 )
-@click.argument("checkpoint", metavar="CKPT", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument(
+    "checkpoint",
+    metavar="CKPT",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    shell_complete=complete_checkpoint,
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
 def inspect(checkpoint: Path, as_json: bool) -> None:
     """Verify a checkpoint and say what it holds; nothing that it names is imported.
@@ -118,7 +124,7 @@ def list_(directory: Path, as_json: bool) -> None:
     "  rlstack bench my_package.my_module:MyEnv num_envs=4096 --json",
 )
 @click.argument("env", metavar="ENV", shell_complete=complete_env)
-@click.argument("hyperparameters", metavar="[KEY=VALUE]...", nargs=-1)
+@click.argument("hyperparameters", metavar="[KEY=VALUE]...", nargs=-1, shell_complete=complete_hyperparameter)
 @click.option(
     "--time",
     "duration",

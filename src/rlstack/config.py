@@ -5,17 +5,20 @@ by `1e-3` and `on` what Python means. Classes are imported by name and must be o
 are called.
 """
 
+import codecs
 import json
 import re
 from collections.abc import Mapping
 from contextlib import suppress
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import yaml
 
+from . import class_files
 from .distributions import Distribution
 from .env.base import Env
 from .hparams import HparamsError, did_you_mean
@@ -89,6 +92,16 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 _Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
 
 
+def decode(data: bytes) -> str:
+    """Return the text of a file: UTF-8, or with a byte order mark UTF-16, as PowerShell writes it.
+
+    Raises:
+        UnicodeDecodeError: If it is neither.
+    """
+    utf_16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return data.decode("utf-16" if utf_16 else "utf-8-sig")
+
+
 def parse(text: str, name: str) -> dict[str, Any]:
     """Return what a YAML or JSON text says.
 
@@ -130,57 +143,104 @@ def _check_size(text: str, name: str) -> None:
             raise ConfigError(f"{name}: there is more than any run has, from line {line} on")
 
 
-def dump(values: Mapping[str, Any]) -> str:
-    """Return plain values, and classes by their names, as YAML."""
-    return yaml.dump(plain_values(values), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+def dump(values: Mapping[str, Any], base: Path | None = None) -> str:
+    """Return plain values, and classes by their names, as YAML for a file in the directory `base`."""
+    return yaml.dump(plain_values(values, base), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
-def find_class(name: Any, option: str) -> type:
-    """Return the class with a dotted name, or `module:Class`, if it is of the kind that an option needs.
+def find_class(name: Any, option: str, base: Path | None = None) -> type:
+    """Return the class that `package.module.Class`, `module:Class` or `path/to/file.py:Class` names.
+
+    Args:
+        name: The name.
+        option: What it is for; the class must be of the kind that this needs.
+        base: Directory from which a file is named; None is the working directory.
 
     Raises:
         ConfigError: If there is no such class; nothing of it has been called.
     """
-    base = _CLASSES[option]
-    if not isinstance(name, str) or not re.fullmatch(r"\w+(\.\w+)*[.:]\w+", name):
-        raise ConfigError(f"{option} is {name!r}, expected the name of a class, like package.module.Class")
-    home, _, attribute = name.replace(":", ".").rpartition(".")
+    kind = _CLASSES[option]
+    if isinstance(name, str) and (parts := class_files.split(name)):
+        home, attribute = str(parts[0]), parts[1]
+        _check_file(name, parts[0], option, base)
+    elif isinstance(name, str) and re.fullmatch(r"\w+(\.\w+)*[.:]\w+|\w+(\.\w+)*:\w+(\.\w+)*", name):
+        home, _, attribute = name.partition(":") if ":" in name else name.rpartition(".")
+        parts = None
+    else:
+        raise ConfigError(f"{option} is {name!r}, {_how_named(name, option)}")
     try:
-        module = import_module(home)
-    except ModuleNotFoundError as error:
-        hint = ""
-        if option == "env" and error.name == home.split(".")[0]:
-            hint = f"; if it is in a file, name the environment by it: path/to/{home}.py:{attribute}"
-        raise ConfigError(f"{option} is {name}: there is no module {error.name}{hint}") from None
-    except Exception as error:
+        module = class_files.import_file((base or Path()) / parts[0]) if parts else import_module(home)
+    except (Exception, SystemExit) as error:
+        missing = error.name if isinstance(error, ModuleNotFoundError) else None
+        if missing and f"{home}.".startswith(f"{missing}."):
+            hint = f"; if it is in a file, name it by that: path/to/{missing}.py:{attribute}"
+            hint = "" if "." in missing else hint
+            raise ConfigError(f"{option} is {name}: there is no module {missing}{hint}") from None
+        message = " ".join(str(error).split())
         raise ConfigError(
-            f"{option} is {name}: importing it raised {type(error).__name__}: {error}"
+            f"{option} is {name}: importing it raised {type(error).__name__}: {message}"
         ) from error
-    found = getattr(module, attribute, None)
+    found = class_files.look_up(module, attribute)
+    if found is None and home == "__main__":
+        raise ConfigError(f"{option} is {name}, {_how_named(f'<{name}>', option)}")
     if found is None:
         classes = [key for key, value in vars(module).items() if isinstance(value, type)]
         raise ConfigError(f"{option} is {name}: {home} has no {attribute}{did_you_mean(attribute, classes)}")
-    if not isinstance(found, type) or not issubclass(found, base):
+    if not isinstance(found, type) or not issubclass(found, kind):
         raise ConfigError(
-            f"{option} is {name}, expected a class derived from {base.__module__}.{base.__name__}"
+            f"{option} is {name}, expected a class derived from {kind.__module__}.{kind.__name__}"
         )
     return found
 
 
-def find_classes(algorithm_config: Mapping[str, Any]) -> dict[str, Any]:
+def _check_file(name: str, file: Path, option: str, base: Path | None) -> None:
+    """Refuse a file that isn't there, or that a run directory has brought along: it could be anybody's."""
+    path = ((base or Path()) / file).resolve()
+    if not path.is_file():
+        raise ConfigError(f"{option} is {name}: there is no file {path}")
+    if base is not None and (base / "checkpoints").is_dir() and path.is_relative_to(base.resolve()):
+        raise ConfigError(
+            f"{option} is {name}, in the run's own directory: code that a run brings along isn't run, move it"
+        )
+
+
+def _how_named(name: Any, option: str) -> str:
+    """Return why a name can't be that of a class, and what to do."""
+    if isinstance(name, str) and "<" in name:
+        given = "env_cls=…" if option == "env" else f"algorithm_config={{{option!r}: …}}"
+        return f"which is no class that a file has: hand it over, Trainer.resume(run_dir, {given})"
+    return "expected the name of a class, like package.module.Class or path/to/file.py:Class"
+
+
+def find_classes(algorithm_config: Mapping[str, Any], base: Path | None = None) -> dict[str, Any]:
     """Return hyperparameters with classes in place of their names.
 
+    Args:
+        algorithm_config: The hyperparameters.
+        base: Directory from which files are named; None is the working directory.
+
     Raises:
-        ConfigError: If there is no such class.
+        ConfigError: If there is no such class; a line for each.
     """
-    return {
-        key: find_class(value, key) if key in _CLASSES and not isinstance(value, type | None) else value
-        for key, value in algorithm_config.items()
-    }
+    found, faults = dict(algorithm_config), []
+    for key in _CLASSES.keys() & algorithm_config.keys():
+        if not isinstance(algorithm_config[key], type | None):
+            try:
+                found[key] = find_class(algorithm_config[key], key, base)
+            except ConfigError as error:
+                faults.append(str(error))
+    if faults:
+        raise ConfigError("\n".join(faults))
+    return found
 
 
-def plain_values(value: Any) -> Any:
-    """Return a value as a file says it: plain, and classes by their names."""
+def plain_values(value: Any, base: Path | None = None) -> Any:
+    """Return a value as a file says it: plain, and classes by their names.
+
+    Args:
+        value: The value.
+        base: The directory of that file, from which others are named; None is the working directory.
+    """
     match value:
         case None | bool():
             return value
@@ -194,10 +254,10 @@ def plain_values(value: Any) -> Any:
         case str():
             return str.__str__(value)
         case type():
-            return f"{value.__module__}.{value.__qualname__}"
+            return class_files.name_class(value, base)
         case Mapping():
-            return {str(key): plain_values(item) for key, item in value.items()}
+            return {str(key): plain_values(item, base) for key, item in value.items()}
         case list() | tuple():
-            return [plain_values(item) for item in value]
+            return [plain_values(item, base) for item in value]
     # It can't be read back: who resumes the run must hand it over.
     return str(value) if isinstance(value, torch.device) else f"<{type(value).__name__}>"

@@ -1,30 +1,25 @@
 """Texts in and out of the command line: arguments, results, and faults with their exit codes."""
 
 import ast
+import io
 import json
-import os
 import re
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, TextIO, final
+from typing import Any
 
 import click
 
 from .nested import flatten
-from .recipes import RECIPES
 
 TRACKING, USAGE, ENVIRONMENT, NON_FINITE, CHECKPOINT, INTERRUPTED = 1, 2, 3, 4, 5, 130
 """Exit codes: MLflow can't be reached; what the user wrote, the environment did, training did; no sound
 checkpoint; Ctrl-C."""
 
-_MOST_LINES = 3
-"""Of an error: the first ones say enough."""
-
-
-def complete_env(context: click.Context, parameter: click.Parameter, text: str) -> list[str]:
-    """Return the built-in names that begin with what has been typed."""
-    return [name for name in RECIPES if name.startswith(text)]
+_MOST_LINES, _MOST_MISTAKES = 3, 20
+"""Of an error: the first ones say enough. Of what the user wrote, each line is a mistake of its own."""
 
 
 def seconds(text: str) -> float:
@@ -100,46 +95,6 @@ def show(result: dict[str, Any], *, as_json: bool) -> None:
         )
 
 
-@final
-class LastingOutput:
-    """A text stream that goes on in silence when nobody reads it any more: a lost terminal, a closed pipe.
-
-    Training is worth more than what it says. Nobody is there to be told.
-
-    Args:
-        stream: Where text goes as long as that can be.
-    """
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
-
-    def write(self, text: str) -> int:
-        """Write text, if that can be; return its length."""
-        try:
-            self._stream.write(text)
-        except OSError:
-            self._be_silent()
-        return len(text)
-
-    def flush(self) -> None:
-        """Write what waits, if that can be."""
-        try:
-            self._stream.flush()
-        except OSError:
-            self._be_silent()
-
-    def _be_silent(self) -> None:
-        # What is left in buffers would fail again when the process ends, and change its exit code.
-        own, nothing = self._stream.fileno(), os.open(os.devnull, os.O_WRONLY)
-        errors = sys.stderr.fileno()
-        for descriptor in {own, errors} if os.path.sameopenfile(own, errors) else {own}:
-            os.dup2(nothing, descriptor)
-        os.close(nothing)
-
-
 @contextmanager
 def faults() -> Iterator[None]:
     """Say in a sentence what went wrong, and exit with its code."""
@@ -155,7 +110,9 @@ def faults() -> Iterator[None]:
         yield
     except (CheckpointError, PolicyFileError) as error:
         _fail(str(error), CHECKPOINT)
-    except (HparamsError, RunDirError, click.UsageError) as error:
+    except HparamsError as error:
+        _fail(str(error), USAGE, _MOST_MISTAKES)
+    except (RunDirError, click.UsageError) as error:
         _fail(str(error), USAGE)
     except TrackingError as error:
         _fail(str(error), TRACKING)
@@ -163,12 +120,33 @@ def faults() -> Iterator[None]:
         _fail(str(error), ENVIRONMENT)
     except NonFiniteError as error:
         _fail(str(error), NON_FINITE)
+    except BrokenPipeError:
+        # Nobody reads on: click ends quietly.
+        raise
     except OSError as error:
         _fail(f"the directory can't be used: {error}", USAGE)
     except KeyboardInterrupt:
         _fail("interrupted", INTERRUPTED)
 
 
-def _fail(message: str, code: int) -> None:
-    click.echo("\n".join(f"rlstack: {message}".splitlines()[:_MOST_LINES]), err=True)
+def _fail(message: str, code: int, most: int = _MOST_LINES) -> None:
+    lines = f"rlstack: {message}".splitlines()
+    if most == _MOST_MISTAKES and len(lines) > most:
+        lines[most:] = [f"and {len(lines) - most} more"]
+        most += 1
+    click.echo("\n".join(lines[:most]), err=True)
     sys.exit(code)
+
+
+def write_all() -> None:
+    """Let what an output's encoding lacks be written as an escape, instead of ending the process."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def hush_others() -> None:
+    """Print no warnings of what will change in other packages: their users' concern, not ours' users'."""
+    others = "torch|torchrl|tensordict|mlflow|pydantic|rich|click"
+    if not sys.warnoptions:
+        warnings.filterwarnings("ignore", category=FutureWarning, module=rf"({others})(\.|$)")

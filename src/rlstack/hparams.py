@@ -211,16 +211,20 @@ def checked(cls: type[_T], values: Mapping[str, Any], what: str) -> _T:
     """Return a dataclass of pydantic's with these values; `what` says what a field of it is, for errors.
 
     Raises:
-        HparamsError: If a name is unknown or a value can't be, with what to do about it.
+        HparamsError: If names are unknown or values can't be, a line for each, with what to do about it.
     """
     names = [field.name for field in fields(cls)]  # type: ignore[arg-type]
-    for name in values:
-        if name not in names:
-            raise HparamsError(f"{name} is not {what}{did_you_mean(name, names)}")
+    faults = {
+        name: f"{name} is not {what}{did_you_mean(name, names)}" for name in values if name not in names
+    }
     try:
-        return cls(**values)
+        made = cls(**{name: value for name, value in values.items() if name in names})
     except ValidationError as error:
-        raise HparamsError("\n".join(_explain(detail) for detail in error.errors())) from None
+        for detail in error.errors():
+            faults.setdefault(".".join(map(str, detail["loc"][:1])), _explain(detail))
+    if faults:
+        raise HparamsError("\n".join(faults.values()))
+    return made
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -234,7 +238,7 @@ def check_options(options: Mapping[str, Any], callee: Callable[..., Any], name: 
     """Refuse options that a callable doesn't take by keyword.
 
     Raises:
-        HparamsError: If one is unknown, with the name that was probably meant.
+        HparamsError: If any are unknown, a line for each with the name that was probably meant.
     """
     parameters = inspect.signature(callee).parameters.values()
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
@@ -244,12 +248,9 @@ def check_options(options: Mapping[str, Any], callee: Callable[..., Any], name: 
         for parameter in parameters
         if parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD)
     ]
-    for option in options:
-        if option not in known:
-            callee_name = getattr(callee, "__name__", str(callee))
-            raise HparamsError(
-                f"{name}.{option} is not an option of {callee_name}{did_you_mean(option, known)}"
-            )
+    of = f"is not an option of {getattr(callee, '__name__', callee)}"
+    if unknown := [option for option in options if option not in known]:
+        raise HparamsError("\n".join(f"{name}.{key} {of}{did_you_mean(key, known)}" for key in unknown))
 
 
 def _explain(detail: Any) -> str:

@@ -81,12 +81,13 @@ def evaluate(
     where, device_ = find_checkpoint(path), resolve_device(device)
     said = checkpoint.read(where)
     # What is imported may change the working directory.
-    file = where.absolute() / "model.safetensors"
-    config = read_config(where.parent.parent)
+    run = where.absolute().parent.parent
+    file = run / where.parent.name / where.name / "model.safetensors"
+    config = read_config(run)
     options = config["algorithm_config"]
-    env_cls = env_cls or find_class(config["env"], "env")
+    env_cls = env_cls or find_class(config["env"], "env", run)
     classes = {
-        name: None if options.get(name) is None else find_class(options[name], name)
+        name: None if options.get(name) is None else find_class(options[name], name, run)
         for name in ("model_cls", "distribution_cls")
     }
     policy_cls = RecurrentPolicy if config["algorithm"] == "recurrent" else Policy

@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import re
 import textwrap
 from dataclasses import MISSING, fields
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 from . import checkpoint
 from .checkpoint import CheckpointError
+from .class_files import split
 from .config import dump
 from .names import resolve
 from .recipes import RECIPES
@@ -20,15 +22,17 @@ def default_config(env: str, algorithm: str) -> str:
     """Return a configuration as YAML, with every default and what it means.
 
     Args:
-        env: A built-in name, whose recipe goes before the defaults, or `module:Class`.
+        env: A built-in name, whose recipe goes before the defaults, or `module:Class`, or
+            `path/to/file.py:Class`.
         algorithm: `feedforward` or `recurrent`.
 
     Raises:
         HparamsError: If there is no such environment.
     """
-    _, recipe = resolve(env, {})
+    _, recipe = resolve(env, {}, algorithm)
+    hint = "" if split(env) is None else " Files are seen from the directory of this one."
     lines = [
-        f"# rlstack train -f THIS_FILE; {env} with all defaults.",
+        f"# rlstack train -f THIS_FILE; {env} with all defaults.{hint}",
         *dump({"env": env, "algorithm": algorithm}).splitlines(),
         "algorithm_config:",
         *_options(ALGORITHMS[algorithm].hparams_cls, recipe),
@@ -46,9 +50,9 @@ def environments() -> list[dict[str, Any]]:
 
 
 def runs(directory: Path) -> list[dict[str, Any]]:
-    """Return the runs in a directory, by name, and how far each is; only manifests are read."""
+    """Return the runs in a directory, 2 before 10, and how far each is; only manifests are read."""
     found = []
-    for path in sorted(directory.iterdir()) if directory.is_dir() else []:
+    for path in sorted(directory.iterdir(), key=_by_number) if directory.is_dir() else []:
         if not (path / "config.yaml").is_file():
             continue
         last: dict[str, Any] = {"name": path.name, "updates": 0}
@@ -63,6 +67,12 @@ def runs(directory: Path) -> list[dict[str, Any]]:
             break
         found.append(last)
     return found
+
+
+def _by_number(path: Path) -> list[tuple[bool, int, str]]:
+    """Return a key that sorts names as people count."""
+    parts = re.split(r"([0-9]+)", path.name)
+    return [(part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in parts]
 
 
 def _options(cls: Any, changes: dict[str, Any]) -> list[str]:

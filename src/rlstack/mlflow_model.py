@@ -76,11 +76,11 @@ def log_policy(policy: Policy | RecurrentPolicy, run_id: str, uri: str | None = 
         TrackingError: If the extra `mlflow` isn't installed, or the policy can't be exported or sent.
     """
     if find_spec("pandas") is None or find_spec("mlflow.pytorch") is None:
-        raise TrackingError("it needs pip install rlstack[mlflow]")
+        raise TrackingError("it needs pip install 'rlstack[mlflow]'")
     import mlflow
 
     quiet = logging.getLogger("mlflow.pytorch")
-    before, fault, uri = quiet.level, None, ""
+    before, fault, model_uri = quiet.level, None, ""
     quiet.setLevel(logging.ERROR)
     try:
         acting = Acting(copy.deepcopy(policy).cpu().eval())
@@ -99,7 +99,7 @@ def log_policy(policy: Policy | RecurrentPolicy, run_id: str, uri: str | None = 
                     serialization_format="pt2",
                     pip_requirements=[f"torch=={torch.__version__}", f"mlflow=={mlflow.__version__}"],
                 )
-                uri = str(info.model_uri)
+                model_uri = str(info.model_uri)
             except Exception as error:
                 fault = error
     except Exception as error:
@@ -110,7 +110,7 @@ def log_policy(policy: Policy | RecurrentPolicy, run_id: str, uri: str | None = 
     if fault is not None:
         message = str(fault).strip().splitlines() or [""]
         raise TrackingError(without_passwords(f"{type(fault).__name__}: {message[0]}")) from fault
-    return uri
+    return model_uri
 
 
 def _signature(acting: Acting, inputs: tuple[Tensor, ...]) -> Any:

@@ -1,60 +1,52 @@
 """What a name on the command line means: an environment, and the directories of its runs."""
 
 import re
-import sys
 from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
 from typing import Any
 
+from .class_files import split
 from .config import find_class, find_classes
 from .env.base import EnvFactory
 from .hparams import HparamsError, did_you_mean
 from .recipes import RECIPES
 
 
-def resolve(name: str, hyperparameters: Mapping[str, Any]) -> tuple[EnvFactory, dict[str, Any]]:
+def resolve(
+    name: str, hyperparameters: Mapping[str, Any], algorithm: str = "feedforward", base: Path | None = None
+) -> tuple[EnvFactory, dict[str, Any]]:
     """Return an environment's class, and the hyperparameters with those of its recipe, if it has one.
 
+    Args:
+        name: A built-in name, `module:Class` or `path/to/file.py:Class`.
+        hyperparameters: Those that differ from the recipe's; classes may be named.
+        algorithm: `feedforward` or `recurrent`: which recipe.
+        base: Directory from which a file is named; None is the working directory.
+
     Raises:
-        HparamsError: If there is no such environment.
+        HparamsError: If there is no such environment, or a class that is named isn't there.
     """
     recipe = RECIPES.get(name)
-    hyperparameters = find_classes(hyperparameters)
+    hyperparameters = find_classes(hyperparameters, base)
     if recipe is None:
-        return _import_env(name), hyperparameters
-    return recipe.env_cls(), merge(recipe.hyperparameters, hyperparameters)
+        return _import_env(name, base), hyperparameters
+    solving = recipe.for_algorithm(algorithm)
+    if {"model", "model_cls"} & {key for key, value in hyperparameters.items() if value is not None}:
+        # Its options are those of the default model.
+        solving.pop("model_config", None)
+    return recipe.env_cls(), merge(solving, hyperparameters)
 
 
-def _import_env(name: str) -> EnvFactory:
+def _import_env(name: str, base: Path | None) -> EnvFactory:
     """Return the class that `module:Class` or `path/to/file.py:Class` names."""
-    file, separator, cls = name.rpartition(".py:")
-    if separator:
-        return _import_file(Path(f"{file}.py"), cls)
     if ":" not in name and "." not in name:
         raise HparamsError(
             f"{name} is not a built-in environment{did_you_mean(name, RECIPES)}, or module:Class"
         )
-    if not re.fullmatch(r"\w+(\.\w+)*[:.]\w+", name):
+    if split(name) is None and not re.fullmatch(r"\w+(\.\w+)*[:.]\w+(\.\w+)*", name):
         raise HparamsError(f"{name} is not of the form module:Class, like my_package.my_module:MyEnv")
-    return find_class(name, "env")
-
-
-def _import_file(path: Path, cls: str) -> EnvFactory:
-    """Return a class of a file, which is imported by its name, as Python does with a script's neighbors."""
-    if not path.is_file():
-        raise HparamsError(f"there is no file {path}")
-    # Before it is run, which may change the working directory.
-    place = path.resolve()
-    if str(place.parent) not in sys.path:
-        sys.path.insert(0, str(place.parent))
-    found = find_class(f"{path.stem}:{cls}", "env")
-    where = getattr(sys.modules[path.stem], "__file__", None)
-    if where is None or Path(where).resolve() != place:
-        raise HparamsError(
-            f"{path} can't be imported: {path.stem} is another module, {where}; rename the file"
-        )
-    return found
+    return find_class(name, "env", base)
 
 
 def _stem(name: str) -> str:

@@ -23,6 +23,8 @@ class Recipe:
     """Name of the class in `rlstack.env`."""
     hyperparameters: Mapping[str, Any]
     """Of `Algorithm`; they solve the environment within three minutes on two CPU cores."""
+    recurrent: Mapping[str, Any]
+    """Those that differ for `RecurrentAlgorithm`, with which they solve it, too."""
     goal: str
     """What solved means, in words."""
     judge: "Callable[[Tensor, Tensor], float]"
@@ -41,6 +43,10 @@ class Recipe:
     def env_cls(self) -> Any:
         """Return the environment's class."""
         return getattr(import_module("rlstack.env"), self.env)
+
+    def for_algorithm(self, algorithm: str) -> dict[str, Any]:
+        """Return the hyperparameters of an algorithm, `feedforward` or `recurrent`."""
+        return {**self.hyperparameters, **(self.recurrent if algorithm == "recurrent" else {})}
 
     def score(self, policy: "Policy | RecurrentPolicy", env_config: Mapping[str, Any] | None = None) -> float:
         """Return the policy's score on fresh environments; leaves torch's random state as it was.
@@ -85,6 +91,9 @@ def _mean_last_distance(obs: "Tensor", rewards: "Tensor") -> float:
     return -float(obs[-1].abs().mean())
 
 
+_LSTM = {"hidden_size": 64}
+
+
 def _dummy(env: str) -> Recipe:
     bounds = {"bounds": 20.0}
     return Recipe(
@@ -95,6 +104,7 @@ def _dummy(env: str) -> Recipe:
             "sgd_minibatch_size": 4096,
             "model_config": {"hiddens": [64, 64]},
         },
+        recurrent={"sgd_minibatch_size": 1024, "model_config": _LSTM},
         goal="64 points are within 1 of the origin after 32 steps, on average",
         judge=_mean_last_distance,
         target=-1.0,
@@ -113,6 +123,7 @@ RECIPES: Mapping[str, Recipe] = {
             "sgd_minibatch_size": 4096,
             "model_config": {"hiddens": [64, 64], "activation_fn": "tanh"},
         },
+        recurrent={"sgd_minibatch_size": 1024, "model_config": _LSTM},
         goal="all of 64 poles stay within Gymnasium's limits for 500 steps",
         judge=_share_upright,
         target=1.0,
@@ -129,6 +140,7 @@ RECIPES: Mapping[str, Recipe] = {
             "sgd_minibatch_size": 8192,
             "model_config": {"hiddens": [64, 64], "activation_fn": "tanh"},
         },
+        recurrent={"sgd_minibatch_size": 2048, "model_config": _LSTM},
         goal="all of 64 cars reach the flag within 200 steps",
         judge=_share_arrived,
         target=1.0,
@@ -145,6 +157,7 @@ RECIPES: Mapping[str, Recipe] = {
             "sgd_minibatch_size": 8192,
             "model_config": {"hiddens": [64, 64], "activation_fn": "tanh"},
         },
+        recurrent={"sgd_minibatch_size": 2048, "model_config": _LSTM},
         goal="64 pendulums cost at most 160 each within 200 steps, on average",
         judge=_mean_return,
         target=-160.0,

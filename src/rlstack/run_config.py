@@ -1,6 +1,6 @@
 """What is asked for when a run begins: environment, algorithm, when to stop, what to keep.
 
-    env: cartpole                  # a built-in name, or module:Class
+    env: cartpole                  # a built-in name, module:Class or path/to/file.py:Class
     algorithm: feedforward         # or recurrent
     algorithm_config:              # fields of Hparams, or RecurrentHparams
       horizon: 64
@@ -14,7 +14,7 @@ Every key may be left out.
 """
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Self, final, get_type_hints
@@ -23,11 +23,12 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as checked_dataclass
 
 from . import conditions
+from .class_files import anchor
 from .conditions import And, Condition, Or
-from .config import ConfigError, find_classes, parse, plain_values
+from .config import ConfigError, decode, find_classes, parse, plain_values
 from .data import is_number
 from .hparams import HparamsError, check_options, checked, did_you_mean
-from .names import merge
+from .names import merge, resolve
 from .nested import flatten
 from .run_options import ALGORITHMS, CheckpointConfig, OnNonFinite
 
@@ -64,7 +65,7 @@ class RunConfig:
     """What is asked for, checked as far as can be without making anything."""
 
     env: str | None = None
-    """A built-in name, or `module:Class`."""
+    """A built-in name, `module:Class` or `path/to/file.py:Class`, seen from the working directory."""
     algorithm: str = "feedforward"
     algorithm_config: dict[str, Any] = field(default_factory=dict)
     """With classes in place of their names."""
@@ -75,59 +76,78 @@ class RunConfig:
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
 
     @classmethod
-    def read(cls, path: Path) -> Self:
-        """Return what a file asks for.
+    def read(cls, path: Path, *, own_env: bool = False) -> Self:
+        """Return what a file asks for; files that it names are seen from its directory.
+
+        Args:
+            path: The file.
+            own_env: Whether the environment that it names must be there, because it will be used.
 
         Raises:
             ConfigError: If there is something wrong with it, a line each: file and key, what was got and what
                 was expected.
         """
         try:
-            text = path.read_text(encoding="utf-8")
+            text = decode(path.read_bytes())
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"{path} can't be read: {error}") from None
         values = parse(text, str(path))
         try:
-            return cls.parse(values)
+            return cls.parse(values, base=path.parent, own_env=own_env)
         except HparamsError as error:
             raise ConfigError("\n".join(f"{path}: {line}" for line in str(error).splitlines())) from None
 
     @classmethod
-    def parse(cls, values: Mapping[str, Any]) -> Self:
+    def parse(cls, values: Mapping[str, Any], *, base: Path | None = None, own_env: bool = False) -> Self:
         """Return what plain values ask for.
 
+        Args:
+            values: By key.
+            base: Directory from which files are named; None is the working directory.
+            own_env: Whether the environment must be there.
+
         Raises:
-            HparamsError: If there is something wrong with them.
+            ConfigError: If there is something wrong with them, a line each.
         """
-        names = list(_KINDS)
-        for name in values:
-            if name not in names:
-                raise ConfigError(f"{name} is not a key{did_you_mean(name, names)}")
-        given = {name: value for name, value in values.items() if value is not None}
-        for name, value in given.items():
-            kind, words = _KINDS[name]
-            if not isinstance(value, kind):
-                raise ConfigError(f"{name} is {value!r:.60}, expected {words}")
-        if ".py:" in given.get("env", ""):
-            raise ConfigError(f"env is {given['env']}: a file can be named on the command line alone")
-        asked = cls(
-            **{name: given[name] for name in ("env", "algorithm") if name in given},
-            algorithm_config=find_classes(given.get("algorithm_config", {})),
-            stop_conditions=None,
-            trainer=_within("trainer", lambda: checked(TrainerConfig, given.get("trainer", {}), "a key")),
+        mistakes = _Mistakes()
+        given: dict[str, Any] = {}
+        for name, value in values.items():
+            kind, words = _KINDS.get(name, (None, ""))
+            if kind is None:
+                mistakes.lines.append(f"{name} is not a key{did_you_mean(name, _KINDS)}")
+            elif isinstance(value, kind):
+                given[name] = value
+            elif value is not None:
+                mistakes.lines.append(f"{name} is {value!r:.60}, expected {words}")
+        env, algorithm = given.get("env"), given.get("algorithm", cls.algorithm)
+        if own_env and env is not None:
+            mistakes.of("", resolve, env, {}, algorithm, base)
+        env = None if env is None else anchor(env, base or Path())
+        trainer = mistakes.of("trainer.", checked, TrainerConfig, given.get("trainer", {}), "a key")
+        options = given.get("trainer", {}).get("checkpoint_config")
+        if isinstance(options, dict):
+            mistakes.of("trainer.checkpoint_config.", CheckpointConfig.parse, options)
+        hyperparameters: dict[str, Any] = {}
+        for name, value in given.get("algorithm_config", {}).items():
+            hyperparameters |= mistakes.of("algorithm_config.", find_classes, {name: value}, base) or {}
+        if algorithm in ALGORITHMS:
+            mistakes.of("algorithm_config.", ALGORITHMS[algorithm].hparams_cls.parse, hyperparameters)
+        else:
+            mistakes.lines.append(f"algorithm is {algorithm}{did_you_mean(algorithm, ALGORITHMS)}")
+        said_to_stop = given.get("stop_conditions")
+        stop = [
+            mistakes.of("", _condition, item, f"stop_conditions[{n}]")
+            for n, item in enumerate(said_to_stop or [])
+        ]
+        mistakes.raise_any()
+        return cls(
+            env=env,
+            algorithm=algorithm,
+            algorithm_config=hyperparameters,
+            stop_conditions=None if said_to_stop is None else stop,
+            said_to_stop=said_to_stop,
+            trainer=trainer or TrainerConfig(),
         )
-        if asked.algorithm not in ALGORITHMS:
-            raise ConfigError(f"algorithm is {asked.algorithm}{did_you_mean(asked.algorithm, ALGORITHMS)}")
-        options = asked.trainer.checkpoint_config
-        _within("trainer.checkpoint_config", lambda: CheckpointConfig.parse(options))
-        hparams_cls = ALGORITHMS[asked.algorithm].hparams_cls
-        _within("algorithm_config", lambda: hparams_cls.parse(asked.algorithm_config))
-        if "stop_conditions" in given:
-            stop = [
-                _condition(item, f"stop_conditions[{n}]") for n, item in enumerate(given["stop_conditions"])
-            ]
-            return replace(asked, stop_conditions=stop, said_to_stop=given["stop_conditions"])
-        return asked
 
     def of_run(self, said: Mapping[str, Any]) -> Self:
         """Return this with what a run's config.yaml says of how it is trained; what is asked for goes first.
@@ -143,9 +163,10 @@ class RunConfig:
         stop = before.stop_conditions if self.stop_conditions is None else self.stop_conditions
         return replace(self, trainer=replace(trainer, track=self.trainer.track), stop_conditions=stop)
 
-    def ignored_by(self, said: Mapping[str, Any]) -> list[str]:
+    def ignored_by(self, said: Mapping[str, Any], directory: Path) -> list[str]:
         """Return what this asks for that the run with this config.yaml is not, by name, when it goes on."""
-        mine, theirs = flatten(plain_values(self.algorithm_config)), flatten(said["algorithm_config"])
+        asked = plain_values(self.algorithm_config, directory)
+        mine, theirs = flatten(asked), flatten(said["algorithm_config"])
         names = [f"{k}={value}" for k, value in mine.items() if value not in ({}, theirs.get(k))]
         # That of the default can't be told from none.
         if self.algorithm not in (said["algorithm"], type(self).algorithm):
@@ -185,12 +206,24 @@ _KINDS: dict[str, tuple[type, str]] = {
 }
 
 
-def _within(where: str, make: Any) -> Any:
-    """Return what a function returns; an error of it says where it happened."""
-    try:
-        return make()
-    except HparamsError as error:
-        raise ConfigError("\n".join(f"{where}.{line}" for line in str(error).splitlines())) from None
+class _Mistakes:
+    """All that is wrong with a configuration, a line each."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def of(self, where: str, make: Callable[..., Any], *arguments: Any) -> Any:
+        """Return what a function returns, or None if it finds mistakes; these are said to be `where`."""
+        try:
+            return make(*arguments)
+        except HparamsError as error:
+            self.lines += [where + line for line in str(error).splitlines()]
+            return None
+
+    def raise_any(self) -> None:
+        """Raise an error of all mistakes, if there are any."""
+        if self.lines:
+            raise ConfigError("\n".join(self.lines))
 
 
 def _condition(said: Any, where: str) -> Condition:
@@ -201,22 +234,26 @@ def _condition(said: Any, where: str) -> Condition:
     [(name, arguments)] = said.items()
     if name not in _CONDITIONS:
         raise ConfigError(f"{where} is {name}{did_you_mean(name, _CONDITIONS)}")
-    cls, where = _CONDITIONS[name], f"{where}.{name}"
+    cls, where, mistakes = _CONDITIONS[name], f"{where}.{name}", _Mistakes()
     if cls in (And, Or):
         if not isinstance(arguments, list):
             raise ConfigError(f"{where} is {arguments!r:.60}, expected a list of conditions")
-        return cls(*(_condition(item, f"{where}[{n}]") for n, item in enumerate(arguments)))
+        parts = [mistakes.of("", _condition, item, f"{where}[{n}]") for n, item in enumerate(arguments)]
+        mistakes.raise_any()
+        return cls(*parts)
     if not isinstance(arguments, dict):
         raise ConfigError(f"{where} is {arguments!r:.60}, expected names with values")
-    check_options(arguments, cls, where)
+    mistakes.of("", check_options, arguments, cls, where)
     hints = get_type_hints(cls.__init__)
     for key, parameter in inspect.signature(cls).parameters.items():
         if key not in arguments and parameter.default is parameter.empty:
-            raise ConfigError(f"{where} lacks {key}")
+            mistakes.lines.append(f"{where} lacks {key}")
+            continue
         value = arguments.get(key, parameter.default)
         fits = is_number(value) if hints[key] is float else type(value) is hints[key]
         if not fits:
-            raise ConfigError(f"{where}.{key} is {value!r:.60}, expected {_TYPES[hints[key]]}")
+            mistakes.lines.append(f"{where}.{key} is {value!r:.60}, expected {_TYPES[hints[key]]}")
+    mistakes.raise_any()
     try:
         return cls(**arguments)
     except ValueError as error:

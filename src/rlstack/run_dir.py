@@ -24,6 +24,7 @@ import torch
 
 from . import checkpoint
 from .algorithm import Algorithm, RecurrentAlgorithm
+from .class_files import is_same_class
 from .collector import begun_anew
 from .config import dump
 from .data import Stats
@@ -113,7 +114,7 @@ class RunDir:
             # What a run without a checkpoint left here is none of this one's.
             run_dir.journal.cut(-1)
             forget_tracked_run(run_dir.path)
-            write_file(run_dir.path / CONFIG, dump(config).encode())
+            write_file(run_dir.path / CONFIG, dump(config, run_dir.path).encode())
         return run_dir
 
     @classmethod
@@ -141,7 +142,7 @@ class RunDir:
         """Let the config.yaml say what is used from now on."""
         said = read_config(self.path)
         said["algorithm_config"] = describe(algorithm)
-        write_file(self.path / CONFIG, dump(said).encode())
+        write_file(self.path / CONFIG, dump(said, self.path).encode())
 
     def make_ready(self) -> Path:
         """Make sure that the metrics up to a checkpoint survive what it survives; return where it goes.
@@ -309,7 +310,9 @@ def restore(algorithm: Algorithm | RecurrentAlgorithm, said: checkpoint.Checkpoi
     pairs = [(key, theirs.get(key), mine.get(key)) for key in {**theirs, **mine}]
     pairs += [(key, made.get(key, making[key]), making[key]) for key in _FIXED]
     if changed := [
-        f"{key} is {there!s:.200} there and {here!s:.200} here" for key, there, here in pairs if there != here
+        f"{key} is {there!s:.200} there and {here!s:.200} here"
+        for key, there, here in pairs
+        if there != here and not (key.endswith("_cls") and is_same_class(str(there), str(here)))
     ]:
         raise checkpoint.CheckpointError(
             f"{said.path} is of another policy or environment than this one: {'; '.join(changed)}; "

@@ -11,7 +11,7 @@ from pydantic.dataclasses import dataclass
 
 from .algorithm import Algorithm, RecurrentAlgorithm
 from .checkpoint import Checkpoint
-from .config import ConfigError, dump, find_class, find_classes, parse, plain_values
+from .config import ConfigError, decode, dump, find_class, find_classes, parse, plain_values
 from .data import Config
 from .env.base import EnvFactory
 from .files import write_file
@@ -114,23 +114,24 @@ def trainer_of(
         ConfigError, HparamsError: If its config.yaml can't be used.
     """
     said = read_config(path)
-    values = {**said["algorithm_config"], **(algorithm_config or {})}
-    if "model" in (algorithm_config or {}):
-        values |= {"model_cls": None, "model_config": None}
+    given = dict(algorithm_config or {})
+    if "model" in given:
+        given |= {"model_cls": None, "model_config": None}
+    kept = {key: value for key, value in said["algorithm_config"].items() if key not in given}
     trainer = {**said["trainer"], **(options or {})}
     checkpoints = {**said["trainer"].get("checkpoint_config", {}), **trainer.get("checkpoint_config", {})}
     made_with = {
         "algorithm_cls": ALGORITHMS[said["algorithm"]],
-        "algorithm_config": find_classes(values),
+        "algorithm_config": find_classes(kept, path) | find_classes(given),
         **{name: trainer[name] for name in ("on_nonfinite", "system_metrics") if name in trainer},
     }
-    env_cls = find_class(said["env"], "env") if env_cls is None else env_cls
+    env_cls = find_class(said["env"], "env", path) if env_cls is None else env_cls
     return env_cls, made_with, CheckpointConfig.parse(checkpoints)
 
 
 def add_to_config(path: Path, trainer: Mapping[str, Any], stop_conditions: Any) -> None:
     """Add to a run's config.yaml how it is trained beside what the trainer knows itself."""
-    said = parse((path / CONFIG).read_text(encoding="utf-8"), CONFIG)
+    said = parse(decode((path / CONFIG).read_bytes()), CONFIG)
     said["trainer"] = {**trainer, **said["trainer"]}
     if stop_conditions is not None:
         said["stop_conditions"] = stop_conditions
@@ -224,7 +225,10 @@ def read_config(path: Path) -> dict[str, Any]:
         ConfigError: If it isn't what a run was made with.
     """
     file = config_file(path)
-    said = parse(file.read_text(encoding="utf-8", errors="replace"), str(file))
+    try:
+        said = parse(decode(file.read_bytes()), str(file))
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{file} can't be read: {error}") from None
     for key, kind in {"env": str, "algorithm": str, "algorithm_config": dict, "trainer": dict}.items():
         if not isinstance(said.get(key), kind):
             raise ConfigError(f"{file}: {key} is {said.get(key)!r:.60}, expected a {kind.__name__}")

@@ -12,7 +12,7 @@ from rich.console import Console
 from .checkpoint import numbered
 from .conditions import Condition, HitsUpperBound, TimesOut
 from .data import ENV_TOTAL_STEPS, Config, Stats
-from .display import make_display, plot_learning_curve
+from .display import Display, Screen, plot_learning_curve, told
 from .hparams import HparamsError
 from .journal import JOURNAL, read_rows
 from .mlflow_model import log_policy
@@ -94,9 +94,17 @@ class Solved(Condition):
 
 
 def train(
-    asked: RunConfig, limits: Limits, *, run_dir: Path | None, resume: str | None, console: Console
+    asked: RunConfig,
+    limits: Limits,
+    *,
+    run_dir: Path | None,
+    resume: str | None,
+    console: Console,
+    tracking: str | None = None,
 ) -> int | None:
     """Train on an environment until it is solved or a limit is reached, and leave the run on disk.
+
+    What can't be shown, drawn or logged is said in a line; the run goes on without it.
 
     Args:
         asked: What to train, and how; a resumed run keeps its hyperparameters and checkpoint options.
@@ -104,6 +112,7 @@ def train(
         run_dir: Where to; None makes a new directory under `runs`.
         resume: The directory of the run to go on with, or `auto`; None begins a new one.
         console: Where to say what happens.
+        tracking: The option `--tracking` as it was given, for the command that goes on.
 
     Returns:
         The signal that ended it, None if none did.
@@ -113,27 +122,28 @@ def train(
         RunDirError, CheckpointError: If the run can't be resumed.
         EnvError, NonFiniteError: As training raises them.
     """
+    screen = Screen(console)
     directory = None if resume is None else _directory_of(asked, run_dir, resume)
     if directory is None:
         trainer, directory = _begin(asked, run_dir)
     else:
         said = read_config(directory)
-        ignored = asked.ignored_by(said)
+        ignored = asked.ignored_by(said, directory)
         asked = asked.of_run(said)
         trainer = _go_on(asked, directory)
         steps = trainer.steps
-        _say(console, f"Going on with {directory} after {steps} updates, with its hyperparameters.")
+        screen.say(f"Going on with {directory} after {steps} updates, with its hyperparameters.")
         if ignored:
-            _say(console, f"Ignored, since the run has its own: {', '.join(ignored)}.")
+            screen.say(f"Ignored, since the run has its own: {', '.join(ignored)}.")
     solved = _goal(asked.env, trainer) if asked.stop_conditions is None else None
     name = asked.env or directory.name
     if solved is not None:
-        _say(console, f"Training {name} until {solved.recipe.goal}.")
+        screen.say(f"Training {name} until {solved.recipe.goal}.")
     conditions = [*limits.conditions(), *(asked.stop_conditions or []), *([solved] if solved else [])]
     last: Stats = {}
     start = time.monotonic()
     try:
-        with make_display(console, name) as display:
+        with Display(screen, name) as display:
             for last in trainer.updates(
                 env_config=asked.trainer.env_config,
                 eval_env_config=asked.trainer.eval_env_config,
@@ -146,21 +156,18 @@ def train(
         policy_at = _save(trainer, directory / "policy.safetensors") if last else ""
         trainer.close()
     seconds = time.monotonic() - start
-    _say(console, _verdict(solved, trainer, seconds))
+    screen.say(_verdict(solved, trainer, seconds))
     if last:
-        _say(console, f"Policy:         {policy_at}")
+        screen.say(f"Policy:         {policy_at}")
         title = f"{name}: {last[ENV_TOTAL_STEPS]:,.0f} steps, {trainer.steps} updates"
-        _report(console, trainer, title, directory)
+        screen.say(f"Learning curve: {_draw(title, trainer, directory)}")
+        screen.say(f"Tracked run:    {_where_tracked(trainer)}")
+        if trainer.interrupted is None and (model := _log_model(trainer)):
+            screen.say(f"Tracked model:  {model}")
+        again = ["rlstack", "train", "--resume", str(directory)]
+        again += [] if tracking is None else ["--tracking", tracking]
+        screen.say(f"To go on:       {shlex.join(again)}")
     return trainer.interrupted
-
-
-def _report(console: Console, trainer: Trainer, title: str, directory: Path) -> None:
-    """Draw the learning curve and log the model; say where they are, and the tracked run."""
-    _say(console, f"Learning curve: {_draw(title, trainer, directory)}")
-    _say(console, f"Tracked run:    {_where_tracked(trainer)}")
-    if trainer.interrupted is None and (said := _log_model(trainer)):
-        _say(console, f"Tracked model:  {said}")
-    _say(console, f"To go on:       rlstack train --resume {shlex.quote(str(directory))}")
 
 
 def _begin(asked: RunConfig, run_dir: Path | None) -> tuple[Trainer, Path]:
@@ -168,7 +175,7 @@ def _begin(asked: RunConfig, run_dir: Path | None) -> tuple[Trainer, Path]:
     if asked.env is None:
         raise HparamsError(f"there is no environment: give module:Class, or one of {', '.join(RECIPES)}")
     home = None if run_dir is None else run_dir.absolute()
-    env_cls, algorithm_config = resolve(asked.env, asked.algorithm_config)
+    env_cls, algorithm_config = resolve(asked.env, asked.algorithm_config, asked.algorithm)
     directory = make_run_dir(asked.env) if run_dir is None else run_dir
     home = home or directory.absolute()
     try:
@@ -226,10 +233,6 @@ def _goal(name: str | None, trainer: Trainer) -> Solved | None:
     return Solved(recipe, trainer, {key: value for key, value in env_config.items() if own.get(key) != value})
 
 
-def _say(console: Console, text: str) -> None:
-    console.print(text, highlight=False, markup=False, soft_wrap=True)
-
-
 def _verdict(solved: Solved | None, trainer: Trainer, seconds: float) -> str:
     end = "Interrupted" if trainer.interrupted else "Done"
     if solved is not None:
@@ -251,22 +254,24 @@ def _save(trainer: Trainer, path: Path) -> str:
         trainer.algorithm.policy.save(_home(trainer) / path.name)
     except Exception as error:
         # Whatever it is, it mustn't hide why training ended.
-        return f"not saved, {error}"
+        return f"not saved, {told(error)}"
     return str(path)
 
 
 def _draw(title: str, trainer: Trainer, directory: Path) -> str:
     """Draw the learning curve of the whole run; return where it is, or why there is none."""
     path, home = directory / "learning_curve.png", _home(trainer)
-    history = [row.metrics for row in read_rows(home / JOURNAL, most=_LONGEST_CURVE)]
-    if not history:
-        return f"not drawn, {directory / JOURNAL} is empty"
     try:
+        history = [row.metrics for row in read_rows(home / JOURNAL, most=_LONGEST_CURVE)]
+        if not history:
+            return f"not drawn, {directory / JOURNAL} is empty"
         plot_learning_curve(history, title, home / path.name)
-    except ImportError:
-        return "not drawn, it needs matplotlib: pip install rlstack[viz]"
-    except OSError as error:
-        return f"not drawn, {error}"
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "matplotlib":
+            return f"not drawn, {told(error)}"
+        return "not drawn, it needs matplotlib: pip install 'rlstack[viz]'"
+    except Exception as error:
+        return f"not drawn, {told(error)}"
     return str(path)
 
 
@@ -278,8 +283,8 @@ def _where_tracked(trainer: Trainer) -> str:
     if not tracker.is_complete:
         return f"incomplete{tracker.way_out}"
     uri = tracker.run.uri or ""
-    look = f"mlflow ui --backend-store-uri {shlex.quote(uri)}  (needs rlstack[mlflow])"
-    return f"{tracker.run_id} in {uri}\n{16 * ' '}{look}"
+    look = shlex.join(["mlflow", "ui", "--backend-store-uri", uri])
+    return f"{tracker.run_id} in {uri}\n{16 * ' '}{look}  (needs pip install 'rlstack[mlflow]')"
 
 
 def _log_model(trainer: Trainer) -> str | None:
@@ -289,5 +294,5 @@ def _log_model(trainer: Trainer) -> str | None:
         return None
     try:
         return log_policy(trainer.algorithm.policy, tracker.run_id, tracker.uri)
-    except TrackingError as error:
-        return f"none, {error}"
+    except Exception as error:
+        return f"none, {error if isinstance(error, TrackingError) else told(error)}"
