@@ -9,8 +9,8 @@ import rlstack
 
 SOURCE = Path(rlstack.__file__).parent
 ORDER = """
-    nested data rows specs moments schedulers hparams distributions encoders models files journal trees
-    policy_file policies params policy_check watch horizon_watch
+    nested data rows specs moments schedulers other_names hparams keywords distributions encoders models
+    files journal trees policy_file policies params policy_check watch horizon_watch
     env.base env.dummy env.classic env buffer ppo advantages
     device workers passes kernels.base kernels.mlp kernels.lstm kernels.outputs kernels.passes kernels
     reward_watch collector optimizers learner holdings capture engine recorded algorithm env.checks env.check

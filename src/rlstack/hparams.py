@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import fields, replace
 from difflib import get_close_matches
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -10,10 +10,12 @@ import torch
 from pydantic import ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass
 
-from . import nested
+from .other_names import ELSEWHERE
 from .schedulers import Kind, Schedule, StepScheduler
 
-_CONFIG = ConfigDict(arbitrary_types_allowed=True, strict=True, allow_inf_nan=False)
+_CONFIG = ConfigDict(
+    arbitrary_types_allowed=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+)
 
 _T = TypeVar("_T")
 _Positive = Annotated[float, Field(gt=0)]
@@ -139,7 +141,7 @@ class Hparams:
         Raises:
             HparamsError: If a name is unknown or a value can't be, with what to do about it.
         """
-        return checked(cls, values, "a hyperparameter")
+        return checked(cls, values, "a hyperparameter", ELSEWHERE)
 
     @property
     def sequence_length(self) -> int:
@@ -208,8 +210,16 @@ class RecurrentHparams(Hparams):
         return self.seq_len
 
 
-def checked(cls: type[_T], values: Mapping[str, Any], what: str) -> _T:
-    """Return a dataclass of pydantic's with these values; `what` says what a field of it is, for errors.
+def checked(
+    cls: type[_T], values: Mapping[str, Any], what: str, elsewhere: Mapping[str, str] | None = None
+) -> _T:
+    """Return a dataclass of pydantic's with these values.
+
+    Args:
+        cls: The dataclass.
+        values: Of its fields, by name.
+        what: What a field of it is, for errors.
+        elsewhere: What to write instead of names that others give to fields, as the end of a sentence.
 
     Raises:
         HparamsError: If a name is unknown or a value can't be, with what to do about it.
@@ -217,7 +227,10 @@ def checked(cls: type[_T], values: Mapping[str, Any], what: str) -> _T:
     names = [field.name for field in fields(cls)]  # type: ignore[arg-type]
     for name in values:
         if name not in names:
-            raise HparamsError(f"{name} is not {what}{did_you_mean(name, names)}")
+            instead = (elsewhere or {}).get(name)
+            raise HparamsError(
+                f"{name} is not {what}{f': {instead}' if instead else did_you_mean(name, names)}"
+            )
     try:
         return cls(**values)
     except ValidationError as error:
@@ -251,19 +264,6 @@ def check_options(options: Mapping[str, Any], callee: Callable[..., Any], name: 
             raise HparamsError(
                 f"{name}.{option} is not an option of {callee_name}{did_you_mean(option, known)}"
             )
-
-
-def flatten(values: Mapping[str, Any]) -> dict[str, str]:
-    """Return nested values as one level of dotted names and short texts, for tracking."""
-    return {name: _short(value) for name, value in nested.flatten(values).items()}
-
-
-def _short(value: Any) -> str:
-    if isinstance(value, type):
-        return f"{value.__module__}.{value.__qualname__}"
-    if isinstance(value, torch.nn.Module) or is_dataclass(value):
-        return type(value).__qualname__
-    return str(value)
 
 
 def _explain(detail: Any) -> str:

@@ -1,10 +1,13 @@
 """What an algorithm computes with, as short texts for people and trackers."""
 
+from collections.abc import Mapping
+from dataclasses import is_dataclass
 from typing import Any
 
 import torch
 
-from .hparams import Hparams, flatten
+from . import nested
+from .hparams import Hparams
 from .policies import Policy, RecurrentPolicy
 from .policy_file import uncompiled
 
@@ -29,3 +32,16 @@ def describe_params(
     defaults = optimizer.defaults.items()
     values["optimizer_config"] = {k: float(v) if isinstance(v, torch.Tensor) else v for k, v in defaults}
     return flatten(values | others)
+
+
+def flatten(values: Mapping[str, Any]) -> dict[str, str]:
+    """Return nested values as one level of dotted names and short texts, for tracking."""
+    return {name: _short(value) for name, value in nested.flatten(values).items()}
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, type):
+        return f"{value.__module__}.{value.__qualname__}"
+    if isinstance(value, torch.nn.Module) or is_dataclass(value):
+        return type(value).__qualname__
+    return str(value)

@@ -18,7 +18,7 @@ from .device import memory_stats, system_stats
 from .env.base import EnvFactory
 from .guards import Guard
 from .run_dir import RunDir, restore
-from .run_options import OnNonFinite, check_trainer, make_algorithm, trainer_of
+from .run_options import AlgorithmConfig, OnNonFinite, check_trainer, make_algorithm, trainer_of
 from .signals import interruptible
 from .tracked_run import track_as
 from .tracking import Tracker
@@ -61,7 +61,7 @@ class Trainer:
         /,
         *,
         algorithm_cls: type[Algorithm] | type[RecurrentAlgorithm] = Algorithm,
-        algorithm_config: Config | None = None,
+        algorithm_config: AlgorithmConfig | None = None,
         stop_conditions: Sequence[Condition] | None = None,
         run_dir: str | os.PathLike[str] | RunDir | None = None,
         checkpoint_config: Config | None = None,
@@ -93,7 +93,7 @@ class Trainer:
         /,
         *,
         env_cls: EnvFactory | None = None,
-        algorithm_config: Config | None = None,
+        algorithm_config: AlgorithmConfig | None = None,
         stop_conditions: Sequence[Condition] | None = None,
         options: Config | None = None,
         track: bool = True,
