@@ -9,12 +9,13 @@ import rlstack
 
 SOURCE = Path(rlstack.__file__).parent
 ORDER = """
-    nested data rows specs moments schedulers other_names hparams keywords distributions encoders models
-    files journal trees policy_file policies params policy_check watch horizon_watch
-    env.base env.dummy env.classic env buffer ppo advantages
+    nested data rows specs spec_json moments schedulers other_names hparams keywords distributions encoders
+    models files journal trees policy_file policies params policy_check watch horizon_watch
+    env.unread env.base env.spec_watch env.dummy env.classic env buffer ppo advantages
     device workers passes kernels.base kernels.mlp kernels.lstm kernels.outputs kernels.passes kernels
-    reward_watch collector optimizers learner holdings capture engine recorded algorithm env.checks env.check
-    config checkpoint run_options tracked_run run_dir guards conditions tracking sync signals trainer
+    reward_watch collector optimizers learner holdings capture engine recorded algorithm
+    env.subject env.checks env.check config checkpoint run_options tracked_run run_dir guards conditions
+    tracking sync signals trainer
     recipes names run_config display mlflow_model session inspection listing speed
     console
     cli_tools cli __main__

@@ -238,7 +238,7 @@ class _PPO(ABC):
         if self._eval_collector is None:
             hp = self.hparams
             env = make_env(self.env_cls, hp.num_envs, hp.env_config, self.device)
-            self._eval_collector = Collector(env, self.passes, hp)
+            self._eval_collector = Collector(env, self.passes, hp, notes=False)
         return self._eval_collector
 
     def _absorb_observations(self) -> None:

@@ -15,7 +15,7 @@ import logging
 import math
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self, final
 
@@ -27,6 +27,7 @@ from .config import dump
 from .data import Stats
 from .files import write_file
 from .journal import JOURNAL, Journal
+from .nested import flatten
 from .run_options import (
     ALGORITHMS,
     CONFIG,
@@ -36,6 +37,7 @@ from .run_options import (
     describe,
     read_config,
 )
+from .spec_json import differences, from_json
 from .tracked_run import forget_tracked_run
 
 
@@ -214,7 +216,10 @@ def restore(algorithm: Algorithm | RecurrentAlgorithm, said: checkpoint.Checkpoi
     pairs = [(key, theirs.get(key), mine.get(key)) for key in {**theirs, **mine}]
     pairs += [(key, made.get(key, making[key]), making[key]) for key in _FIXED]
     if changed := [
-        f"{key} is {there!s:.200} there and {here!s:.200} here" for key, there, here in pairs if there != here
+        f"{what} is {one!s:.200} there and {other!s:.200} here"
+        for key, there, here in pairs
+        if there != here
+        for what, one, other in _differences(key, there, here)
     ]:
         raise checkpoint.CheckpointError(
             f"{said.path} is of another policy or environment than this one: {'; '.join(changed)}; "
@@ -235,6 +240,18 @@ def restore(algorithm: Algorithm | RecurrentAlgorithm, said: checkpoint.Checkpoi
     if algorithm.hparams.seed is not None and made.get("seed", making["seed"]) != making["seed"]:
         # Another seed means other random numbers from here on.
         torch.manual_seed(algorithm.hparams.seed)
+
+
+def _differences(name: str, there: Any, here: Any) -> Iterator[tuple[str, Any, Any]]:
+    """Yield what differs in two values that aren't the same, down to the option, or the part of a spec."""
+    if name.endswith("_spec") and isinstance(there, str) and isinstance(here, str):
+        with suppress(ValueError):  # Else it is no spec that this rlstack knows: both are shown as they are.
+            yield from differences(name, from_json(there), from_json(here))
+            return
+    theirs, mine = flatten({name: there}), flatten({name: here})
+    for key in dict.fromkeys([*theirs, *mine]):
+        if theirs.get(key, "missing") != mine.get(key, "missing"):
+            yield key, theirs.get(key, "missing"), mine.get(key, "missing")
 
 
 def _options_of_env(params: Mapping[str, str]) -> dict[str, str]:
