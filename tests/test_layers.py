@@ -15,7 +15,7 @@ ORDER = """
     device workers passes kernels.base kernels.mlp kernels.lstm kernels.outputs kernels.passes kernels
     reward_watch collector optimizers learner holdings capture engine recorded algorithm
     env.subject env.checks env.check config checkpoint run_options tracked_run run_dir guards conditions
-    tracking sync signals trainer
+    tracking_faults tracking sync signals trainer
     recipes names run_config display mlflow_model session inspection listing speed
     console
     cli_tools cli __main__

@@ -16,7 +16,7 @@ def sync(directory: Path, *, anywhere: bool = False, timeout: float = 600.0) -> 
         timeout: How long to wait for the server to take anything, s.
 
     Raises:
-        TrackingError: If it was never tracked, is tracked elsewhere, or MLflow can't be reached.
+        TrackingError: If it was never tracked, is tracked elsewhere, or MLflow can't take it.
         OSError: If the journal can't be read.
     """
     import mlflow
@@ -29,5 +29,5 @@ def sync(directory: Path, *, anywhere: bool = False, timeout: float = 600.0) -> 
     tracker.start()
     tracker.close(status, timeout=timeout)
     if not tracker.is_complete:
-        raise TrackingError(f"MLflow can't be reached in {here}: {tracker.error or 'no answer':.200}")
+        raise TrackingError(f"nothing could be sent to {here}: {tracker.error or 'no answer'}")
     return run
