@@ -2,6 +2,7 @@
 
 import json
 import logging
+from contextlib import closing
 from dataclasses import fields
 from operator import call
 
@@ -9,13 +10,13 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from rlstack import Algorithm, RecurrentAlgorithm, Trainer, checkpoint
+from rlstack import Algorithm, HparamsError, RecurrentAlgorithm, Trainer, checkpoint, specs
 from rlstack.checkpoint import CheckpointError
 from rlstack.cli import main
 from rlstack.config import parse, plain_values
 from rlstack.distributions import Normal
-from rlstack.env import CartPole, Pendulum
-from rlstack.hparams import HparamsError, RecurrentHparams
+from rlstack.env import CartPole, Env, Pendulum
+from rlstack.hparams import RecurrentHparams
 from rlstack.models import ContinuousLSTM, ContinuousMLP
 
 from .helpers import parameters, update
@@ -167,12 +168,12 @@ def test_what_can_not_change_is_refused_by_name(cls, name, runs, tmp_path_factor
         value = {key: each for key, each in value.items() if key in START[cls][name]}
     run = copy_of(runs[0][cls], tmp_path_factory)
     before = (run / "config.yaml").read_text()
-    with pytest.raises(CheckpointError, match=f"{name} is .* there and .* here.*can't be changed"):
+    with pytest.raises(CheckpointError, match=rf"{name}[\w.]* is .* there and .* here.*can't be changed"):
         Trainer.resume(run, algorithm_config={name: value}, track=False)
     assert (run / "config.yaml").read_text() == before
     # The same by `load`, and the trainer is as it was.
     trainer = Trainer(Pendulum, algorithm_cls=cls, algorithm_config={**START[cls], name: value}, track=False)
-    with pytest.raises(CheckpointError, match=f"{name} is .* there and .* here"):
+    with pytest.raises(CheckpointError, match=rf"{name}[\w.]* is .* there and .* here"):
         trainer.load(run / "checkpoints")
     trainer.step()
 
@@ -405,3 +406,108 @@ class TestAnotherNumberOfEnvironments:
                 trainer.algorithm.policy.model.value[0].weight.fill_(torch.nan)
             assert trainer.step()["env/steps"] == 16 * 8
             assert parameters(trainer.algorithm).isfinite().all()
+
+
+class World(Env):
+    """Returns zeros, as `parts` says."""
+
+    parts = {"pose": specs.Unbounded((2,)), "goal": specs.Categorical(3, shape=(1,))}  # noqa: RUF012
+    force = specs.Bounded(-1.0, 1.0, (2,))
+
+    def __init__(self, num_envs, /, *, config=None, device="cpu"):
+        super().__init__(num_envs, config=config, device=device)
+        self.observation_spec, self.action_spec = specs.Composite(**self.parts), self.force
+
+    def reset(self, *, config=None):
+        return specs.zeros(self.observation_spec, (self.num_envs,), self.device)
+
+    def step(self, action):
+        return {"obs": self.reset(), "rewards": torch.zeros(self.num_envs, 1)}
+
+
+GOAL, POSE = World.parts["goal"], World.parts["pose"]
+OTHERS = {
+    "shape": (
+        {"parts": {"pose": specs.Unbounded((3,)), "goal": GOAL}},
+        "observation_spec.pose.shape is [2] there and [3] here",
+    ),
+    "dtype": (
+        {"parts": {"pose": specs.Unbounded((2,), dtype=torch.float64), "goal": GOAL}},
+        "observation_spec.pose.dtype is float32 there and float64 here",
+    ),
+    "kind": (
+        {"parts": {"pose": specs.Bounded(0.0, 1.0, (2,)), "goal": GOAL}},
+        "observation_spec.pose is Unbounded of shape [2] there and Bounded of shape [2] here",
+    ),
+    "values": (
+        {"parts": {"pose": POSE, "goal": specs.Categorical(4, shape=(1,))}},
+        "observation_spec.goal.number of values is 3 there and 4 here",
+    ),
+    "missing": (
+        {"parts": {"pose": POSE}},
+        "observation_spec.goal is Categorical of shape [1] there and missing here",
+    ),
+    "new": (
+        {"parts": {"pose": POSE, "goal": GOAL, "wind": POSE}},
+        "observation_spec.wind is missing there and Unbounded of shape [2] here",
+    ),
+    "order": (
+        {"parts": {"goal": GOAL, "pose": POSE}},
+        "the order of observation_spec is observation_spec.pose, observation_spec.goal there and "
+        "observation_spec.goal, observation_spec.pose here",
+    ),
+    "bound": (
+        {"force": specs.Bounded(torch.tensor([-1.0, -1.0]), torch.tensor([1.0, 2.0]), (2,))},
+        "action_spec.high[1] is 1 there and 2 here",
+    ),
+    "bounds": (
+        {"force": specs.Bounded(-2.0, 1.0, (2,))},
+        "action_spec.low[0] (and 1 more) is -1 there and -2 here",
+    ),
+    "several": (
+        {
+            "parts": {"pose": POSE, "goal": specs.Categorical(4, shape=(2,))},
+            "force": specs.Bounded(-1.0, 1.0, (3,)),
+        },
+        "observation_spec.goal.shape is [1] there and [2] here; "
+        "observation_spec.goal.number of values is 3 there and 4 here; "
+        "action_spec.shape is [2] there and [3] here",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    path = tmp_path_factory.mktemp("world") / "run"
+    with closing(Trainer(World, algorithm_config=BASE, run_dir=path, track=False)) as trainer:
+        trainer.step()
+        trainer.save()
+    return path
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_what_differs_between_specs_is_named(name, world):
+    traits, said = OTHERS[name]
+    with pytest.raises(CheckpointError) as error:
+        Trainer.resume(world, env_cls=type("Other", (World,), traits), track=False)
+    words = f" is of another policy or environment than this one: {said}; that can't be changed"
+    assert str(error.value).endswith(words)
+    if name == "order":
+        # To a model it doesn't matter in what order the environment names the parts.
+        return
+    # A model that was made for the other one is told the same way.
+    other = type("Other", (World,), traits)(2)
+    model = ContinuousMLP(other.observation_spec, other.action_spec)
+    with pytest.raises(HparamsError) as error:
+        Algorithm(World, **BASE, model=model)
+    what = said.partition(" is ")[0]
+    assert f"_spec of the model is not the environment's: {what} is " in str(error.value)
+
+
+def test_options_of_a_model_are_named_one_by_one(runs, tmp_path_factory):
+    run = copy_of(runs[0][Algorithm], tmp_path_factory)
+    changes = {"model_config": {"hiddens": [4], "activation_fn": "tanh"}}
+    with pytest.raises(CheckpointError) as error:
+        Trainer.resume(run, algorithm_config=changes, track=False)
+    assert "model_config.hiddens is [8] there and [4] here" in str(error.value)
+    assert "model_config.activation_fn is" in str(error.value)

@@ -2,8 +2,10 @@
 
 import re
 
+import gymnasium
 import pytest
 import torch
+from tensordict import TensorDict
 
 from rlstack import Algorithm, specs
 from rlstack.env import CartPole, Env, EnvError
@@ -214,7 +216,7 @@ def test_specs_that_change_are_named(name, resets):
     if resets > 1 and traits.get("when", ("reset",))[0] == "reset":
         traits = {**traits, "when": ("reset", 1)}
     algorithm = Algorithm(type("Moody", (Moody,), traits), **BASE, horizons_per_env_reset=resets)
-    words = rf"Moody.{attribute} is (?s:.*) now, it was (?s:.*) when the environment was made"
+    words = rf"Moody\.{attribute}[\w. ]* is (?s:.*) now, it was (?s:.*) when the environment was made"
     with pytest.raises(EnvError, match=words):
         collect(algorithm, 3)
 
@@ -240,7 +242,7 @@ def test_specs_made_anew_are_compared_by_what_they_say():
     algorithm.collect()
     algorithm.collect()
     algorithm.env.bound = 2.0
-    with pytest.raises(EnvError, match=r"Boxed.observation_spec is (?s:.*) now"):
+    with pytest.raises(EnvError, match=r"Boxed.*_spec.low\[0\] \(and 1 more\) is -2 now, it was -1 when"):
         algorithm.collect()
 
 
@@ -250,5 +252,168 @@ def test_bounds_that_change_in_place_are_found():
     algorithm.env.observation_spec.space.high.mul_(1.0)
     algorithm.collect()
     algorithm.env.observation_spec.space.high.mul_(2.0)
-    with pytest.raises(EnvError, match=r"Told.observation_spec is (?s:.*) now"):
+    with pytest.raises(EnvError, match=r"Told.*_spec.high\[0\] \(and 1 more\) is 2 now, it was 1 when"):
         algorithm.collect()
+
+
+class Batched(Told):
+    """Has the batch dimension in the specs that `batched` names, as torchrl's environments do."""
+
+    batched = ()
+
+    def __init__(self, num_envs, /, **options):
+        super().__init__(num_envs, **options)
+        if "observation_spec" in self.batched:
+            self.observation_spec = specs.Unbounded((num_envs, 2))
+        if "parts" in self.batched:
+            part = specs.Unbounded((num_envs, 2))
+            self.observation_spec = specs.Composite(part=part, shape=(num_envs,))
+        if "action_spec" in self.batched:
+            self.action_spec = specs.Categorical(2, shape=(num_envs, 1))
+
+    def step(self, action):
+        assert action.shape == (self.num_envs, 1)
+        return super().step(action)
+
+
+BATCHED = {
+    "observation_spec": ("observation_spec", "(2,)"),
+    "parts": ("observation_spec.part", "(2,)"),
+    "action_spec": ("action_spec", "(1,)"),
+}
+
+
+@pytest.mark.parametrize("name", BATCHED)
+def test_specs_have_no_batch_dimension(name):
+    env_cls = type("Batched", (Batched,), {"batched": (name,)})
+    path, shape = BATCHED[name]
+    many = f"Batched.{path} has shape [2048, {shape[1]}], where the first dimension counts simulations: "
+    words = f"specs have no batch dimension, make it with shape={shape}"
+    with pytest.raises(EnvError, match=re.escape(many + words)):
+        Algorithm(env_cls, num_envs=2048, device="cpu")
+    # The checker compares two numbers of simulations, so it knows for few ones, too.
+    [fault] = check_env(env_cls, num_envs=3).faults
+    assert f"Batched.{path} has shape [3, " in fault
+    assert words in fault
+
+
+def test_few_simulations_with_the_batch_dimension_in_their_spec():
+    env_cls = type("Batched", (Batched,), {"batched": ("observation_spec",)})
+    words = r"obs has shape \[4, 2\], expected \[4, 4, 2\]: specs have no batch dimension, leave the 4 out"
+    with pytest.raises(EnvError, match=words):
+        Algorithm(env_cls, **BASE).collect()
+
+
+def test_dimensions_that_happen_to_count_as_many():
+    """Three legs of two joints in three simulations: that is no batch dimension."""
+
+    class Legs(Told):
+        def __init__(self, num_envs, /, **options):
+            super().__init__(num_envs, **options)
+            self.observation_spec = specs.Unbounded((3, 2))
+            self.action_spec = specs.Unbounded((3, 2))
+
+        def reset(self, *, config=None):
+            super().reset()
+            return torch.zeros(self.num_envs, 3, 2)
+
+        def step(self, action):
+            return super().step(action) | {"obs": torch.zeros(self.num_envs, 3, 2)}
+
+    Algorithm(Legs, **{**BASE, "num_envs": 3}).collect()
+    assert check_env(Legs, num_envs=3).faults == []
+
+
+@pytest.mark.parametrize(
+    ("bad", "words"),
+    [
+        (
+            lambda x: x[0],
+            r"obs has shape \[2\], expected \[4, 2\]: add the batch dimension, a row for each",
+        ),
+        (
+            lambda x: x.T,
+            r"obs has shape \[2, 4\], expected \[4, 2\]: transpose it, the batch dimension",
+        ),
+        (lambda x: (x, {}), r"obs is a tuple, expected a torch.Tensor: return that alone"),
+    ],
+)
+def test_what_to_do_about_other_shapes(bad, words):
+    with pytest.raises(EnvError, match=words):
+        Algorithm(told(bad=bad), **BASE).collect()
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        (specs.Unbounded, r"expected a spec: use an instance, Unbounded\(\.\.\.\)"),
+        (
+            {"part": specs.Unbounded((2,))},
+            r"is a dict, expected a spec: use rlstack.specs.Composite",
+        ),
+        (gymnasium.spaces.Box(0, 1, (2,)), r"is a gymnasium.Box, expected a spec: use rlstack.specs.Bounded"),
+        (gymnasium.spaces.Discrete(2), r"use rlstack.specs.Categorical\(n, shape=\(1,\)\)"),
+        ((2,), "is a tuple, expected a spec: use one of rlstack.specs"),
+    ],
+)
+def test_what_is_no_spec_is_told_what_would_be_one(spec, words):
+    class Odd(Told):
+        def __init__(self, num_envs, /, **options):
+            super().__init__(num_envs, **options)
+            self.observation_spec = spec
+
+    with pytest.raises(EnvError, match=words):
+        Algorithm(Odd, **BASE)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16, torch.int64])
+@pytest.mark.parametrize("which", ["obs", "rewards"])
+def test_observations_and_rewards_of_another_dtype_are_named_alike(which, dtype):
+    env_cls = told(**{"bad" if which == "obs" else "bad_rewards": lambda x: x.to(dtype)})
+    words = rf"{which} has dtype {dtype}, expected torch.float32: convert it with \.to\(torch.float32\)"
+    with pytest.raises(EnvError, match=rf"Told.step \(step 2 of the horizon\): {words}"):
+        Algorithm(env_cls, **BASE).collect()
+    [fault] = check_env(env_cls, steps=4).faults
+    assert re.search(words, fault)
+
+
+class Ending(Told):
+    """Returns more than is read."""
+
+    more = ()
+
+    def step(self, action):
+        ends = {name: torch.zeros(self.num_envs, 1, dtype=torch.bool) for name in self.more}
+        return TensorDict(super().step(action) | ends, self.num_envs)
+
+
+ENDS = "simulations never end here, all of them are reset together after a horizon"
+
+
+@pytest.mark.parametrize(
+    ("more", "names", "ends"),
+    [
+        (("terminated", "truncated"), "terminated, truncated", True),
+        (("done",), "done", True),
+        (("info",), "info", False),
+        ((), None, False),
+    ],
+)
+def test_what_a_step_returns_in_vain_is_noted_once(more, names, ends, caplog):
+    env_cls = type("Ending", (Ending,), {"more": more})
+    algorithm = Algorithm(env_cls, **BASE)
+    algorithm.eval()
+    assert caplog.messages == []
+    for _ in range(3):
+        algorithm.collect()
+        algorithm.step()
+    algorithm.eval()
+    said = {finding.name: finding for finding in check_env(env_cls, steps=4).findings}["steps"]
+    if names is None:
+        assert caplog.messages == []
+        assert said.level == "ok"
+        return
+    [message] = caplog.messages
+    assert message.startswith(f"Ending.step returns {names}, which nothing reads: leave that out")
+    assert (ENDS in message) == ends
+    assert (said.level, said.said) == ("note", message)

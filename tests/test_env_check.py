@@ -1,5 +1,6 @@
 """The environment checker, on sound environments and on all that the proofs know to be wrong."""
 
+import copy
 import json
 import re
 
@@ -267,3 +268,80 @@ def test_a_file(tmp_path, monkeypatch):
     result = run("folder/json.py:MyEnv")
     # A name that another module has is no hindrance.
     assert (result.exit_code, "fault  steps" in result.output) == (3, True)
+
+
+class Optional(envs.Sound):
+    """Reads its options as `how` says."""
+
+    how = "get"
+
+    def __init__(self, num_envs, /, *, config=None, device="cpu"):
+        super().__init__(num_envs, config=config, device=device)
+        config = {} if config is None else config
+        match self.how:
+            case "get":
+                self.mass = config.get("mass", 1.0)
+            case "own":
+                self.mass = self.config.get("mass", 1.0)
+            case "in":
+                self.mass = config["mass"] if "mass" in config else 2.0  # noqa: SIM401
+            case "match":
+                match config:
+                    case {"mass": mass}:
+                        self.mass = mass
+            case "merge":
+                self.options = {"mass": 1.0, **config}
+            case "copy":
+                self.options = dict(config)
+            case "deepcopy":
+                self.options = copy.deepcopy(config)
+            case "or":
+                self.options = {"mass": 1.0} | config
+            case "keywords":
+                self.take(**config)
+            case "json":
+                self.options = json.loads(json.dumps(config))
+            case "compare":
+                self.heavy = config == {"mass": 2.0, "mas": 2.0}
+
+    def take(self, **options):
+        self.options = options
+
+    def step(self, action):
+        if self.how == "later":
+            self.config.get("mass")
+        return super().step(action)
+
+    def reset(self, *, config=None):
+        if self.how == "reset" and config is not None:
+            config.get("mass")
+        return super().reset()
+
+
+def options_note(how, config):
+    report = check_env(type("Optional", (Optional,), {"how": how}), config=config, steps=4, num_envs=2)
+    assert report.faults == []
+    [finding] = [finding for finding in report.findings if finding.name == "config"]
+    assert finding.level == ("note" if finding.said else "ok")
+    return finding.said
+
+
+@pytest.mark.parametrize("how", ["get", "own", "in", "match", "later", "reset"])
+def test_options_that_are_never_read_are_noted(how):
+    assert options_note(how, {"mass": 2.0}) == ""
+    assert options_note(how, {"mas": 2.0}) == "Optional never reads env_config.mas: did you mean mass?"
+    assert options_note(how, {"mass": 2.0, "color": 1}) == (
+        "Optional never reads env_config.color: expected one of mass"
+    )
+    assert options_note(how, None) == ""
+
+
+@pytest.mark.parametrize("how", ["merge", "copy", "deepcopy", "or", "keywords", "json", "compare"])
+def test_who_goes_over_all_options_has_read_them(how):
+    assert options_note(how, {"mass": 2.0, "mas": 2.0}) == ""
+
+
+def test_the_command_notes_options_that_are_never_read():
+    result = run("proofs.envs:Sound", "mas=0.7")
+    assert "note   config        Sound never reads env_config.mas" in result.output
+    assert result.exit_code == 0

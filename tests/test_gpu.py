@@ -2,6 +2,7 @@
 
 from contextlib import contextmanager
 from operator import call
+from typing import Any
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ NEEDS_CUDA = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
 ]
-SIZE = {"num_envs": 64, "horizon": 8, "seed": 0}
+SIZE: dict[str, Any] = {"num_envs": 64, "horizon": 8, "seed": 0}
 BASE = {**SIZE, "device": "cuda"}
 BOTH = pytest.mark.parametrize("algorithm_cls", [Algorithm, RecurrentAlgorithm])
 

@@ -60,7 +60,7 @@ def test_frozen():
     ("values", "words"),
     [
         ({"horzon": 3}, ["horzon", "did you mean horizon?"]),
-        ({"seq_len": 3}, ["seq_len is not a hyperparameter"]),
+        ({"seq_len": 3}, ["seq_len is not a hyperparameter: it is one of RecurrentAlgorithm"]),
         ({"zzz": 3}, ["expected one of env_config"]),
         ({"horizon": 0}, ["horizon is 0", "at least 1"]),
         ({"horizon": 3.5}, ["horizon is 3.5", "an integer"]),

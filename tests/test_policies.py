@@ -1,10 +1,12 @@
 import json
+import re
 
 import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
+from tensordict import TensorDict
 
 from rlstack import specs
 from rlstack.distributions import Distribution, SquashedNormal
@@ -110,7 +112,7 @@ def test_recurrent_state_goes_on():
 @pytest.mark.parametrize(
     ("obs", "message"),
     [
-        (torch.zeros(2), "shape \\[2\\], expected \\[2, 2\\]"),
+        (torch.zeros(2), "obs is a single row: add a batch dimension, obs\\[None\\]"),
         (torch.zeros(4, 3), "expected \\[4, 2\\]"),
         (torch.zeros(4, 2).double(), "float64"),
         (np.zeros((4, 2), np.float32), "torch.as_tensor"),
@@ -394,3 +396,51 @@ def test_policies_take_their_kind_of_model_only():
         RecurrentPolicy(DiscreteMLP(LINE, DISCRETE))
     with pytest.raises(TypeError, match="model is a Linear, expected a Model"):
         Policy(torch.nn.Linear(1, 1))
+
+
+COMPOSITE = TensorDict(
+    {
+        "goal": torch.zeros(1, dtype=torch.int64),
+        "body": {"position": torch.zeros(2), "flags": torch.zeros(3).char()},
+    }
+)
+WORLDS = {
+    "numbers": (specs.Unbounded((2,)), torch.zeros(2)),
+    "one number": (specs.Unbounded((1,)), torch.zeros(1)),
+    "image": (specs.Bounded(0, 255, (2, 2), dtype=torch.uint8), torch.zeros(2, 2, dtype=torch.uint8)),
+    "choice": (specs.Categorical(3, shape=(1,)), torch.zeros(1, dtype=torch.int64)),
+    "choices": (specs.MultiCategorical([2, 3]), torch.zeros(2, dtype=torch.int64)),
+    "parts": (CompositeEnv(1).observation_spec, COMPOSITE),
+}
+
+
+@pytest.mark.parametrize("name", WORLDS)
+@pytest.mark.parametrize("model_cls", [DiscreteMLP, ContinuousMLP, DiscreteLSTM, ContinuousLSTM])
+def test_one_observation_needs_a_batch_dimension(name, model_cls):
+    spec, obs = WORLDS[name]
+    discrete = model_cls in (DiscreteMLP, DiscreteLSTM)
+    actions = specs.Categorical(2, shape=(1,)) if discrete else specs.Unbounded((2,))
+    policy_cls = RecurrentPolicy if "LSTM" in model_cls.__name__ else Policy
+    policy = policy_cls(model_cls(spec, actions))
+    words = "^obs is a single row: add a batch dimension, "
+    with pytest.raises(ValueError, match=words + re.escape("obs[None]")):
+        policy.act(obs)
+    assert len(policy.act(obs[None]).actions) == 1
+    if name == "parts":
+        plain = obs.to_dict()
+        with pytest.raises(ValueError, match=words + re.escape("TensorDict(obs)[None]")):
+            policy.act(plain)
+        assert len(policy.act(TensorDict(plain)[None]).actions) == 1
+        rows = TensorDict({key: obs[None].expand(3)[key] for key in obs.keys()}, 3).to_dict()  # noqa: SIM118
+        with pytest.raises(
+            ValueError, match=r"obs is a dict, expected a TensorDict .* TensorDict\(\.\.\., batch_size=3"
+        ):
+            policy.act(rows)
+
+
+def test_one_observation_for_a_model_of_ones_own():
+    env = CompositeEnv(1)
+    policy = Policy(CompositeModel(env.observation_spec, env.action_spec), composite_distribution())
+    with pytest.raises(ValueError, match=r"obs is a single row: add a batch dimension, obs\[None\]"):
+        policy.act(COMPOSITE)
+    assert policy.act(COMPOSITE[None]).actions.batch_size == (1,)

@@ -13,7 +13,7 @@ from rlstack.data import NonFiniteError
 from rlstack.env import CartPole, ContinuousDummyEnv, DiscreteDummyEnv, Env, MountainCar, Pendulum
 from rlstack.hparams import HparamsError
 from rlstack.journal import JOURNAL, read_rows
-from rlstack.run_dir import restore
+from rlstack.restore import restore
 from rlstack.run_options import RunDirError
 from rlstack.trees import pack
 

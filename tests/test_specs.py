@@ -3,7 +3,7 @@ import pytest
 import torch
 from tensordict import TensorDict
 
-from rlstack import specs
+from rlstack import spec_json, specs
 
 ALL = [
     specs.Unbounded((2, 3)),
@@ -24,7 +24,7 @@ NESTED = ALL[-1]
 
 @pytest.mark.parametrize("spec", ALL, ids=lambda spec: type(spec).__name__)
 def test_json_gives_the_same_spec(spec):
-    copy = specs.from_json(specs.to_json(spec))
+    copy = spec_json.from_json(spec_json.to_json(spec))
     assert copy == spec
     assert copy.shape == spec.shape
 
@@ -42,7 +42,7 @@ def test_json_gives_the_same_spec(spec):
 )
 def test_other_json_is_refused(text):
     with pytest.raises(ValueError):
-        specs.from_json(text)
+        spec_json.from_json(text)
 
 
 @pytest.mark.parametrize("spec", [*ALL], ids=lambda spec: type(spec).__name__)
@@ -70,7 +70,8 @@ def test_check_spec(spec, error, message):
     [
         (torch.zeros(4), specs.Unbounded((1,)), ["shape [4], expected [4, 1]", "unsqueeze"]),
         (torch.zeros(3, 1), specs.Unbounded((1,)), ["shape [3, 1], expected [4, 1]"]),
-        (torch.zeros(2, 4), specs.Unbounded((2,)), ["reshape"]),
+        (torch.zeros(2, 4), specs.Unbounded((2,)), ["transpose"]),
+        (torch.zeros(8), specs.Unbounded((2,)), ["reshape"]),
         (torch.zeros(4, 1).double(), specs.Unbounded((1,)), ["float64", "expected torch.float32", ".to("]),
         (np.zeros((4, 1)), specs.Unbounded((1,)), ["numpy.ndarray", "torch.as_tensor"]),
         (torch.zeros(4, 1), NESTED, ["expected a TensorDict"]),

@@ -1,8 +1,12 @@
 """A real MLflow SQLite store, read back."""
 
+import contextlib
+import http.server
 import json
 import logging
 import os
+import shutil
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -17,8 +21,10 @@ from rlstack.env import DiscreteDummyEnv
 from rlstack.journal import JOURNAL, Journal, read_rows
 from rlstack.rows import Waiting
 from rlstack.sync import sync
-from rlstack.tracked_run import TrackedRun, TrackingError, public_uri
+from rlstack.tracked_run import TrackedRun, TrackingError
 from rlstack.tracking import Tracker
+from rlstack.tracking_faults import explain
+from rlstack.tracking_uris import public_uri
 
 from .helpers import SMALL
 
@@ -570,3 +576,126 @@ def test_system_metrics_are_recorded_on_request(tracked):
 )
 def test_no_password_is_kept(uri, public):
     assert public_uri(uri) == public
+
+
+class Refuses(http.server.BaseHTTPRequestHandler):
+    """A server that answers everything with one code."""
+
+    code = 403
+
+    def do_POST(self):
+        self.send_response(self.code)
+        self.end_headers()
+
+    do_GET = do_POST  # noqa: N815
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture(scope="module")
+def server():
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Refuses) as made:
+        threading.Thread(target=made.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{made.server_port}"
+        made.shutdown()
+
+
+def deleted_experiment(store, monkeypatch):
+    client = mlflow.MlflowClient(f"sqlite:///{store}")
+    client.delete_experiment(client.create_experiment("gone"))
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "gone")
+    return f"sqlite:///{store}"
+
+
+def with_version(version):
+    def change(store, _):
+        with contextlib.closing(sqlite3.connect(store)) as database:
+            database.execute("UPDATE alembic_version SET version_num = ?", (version,))
+            database.commit()
+        return f"sqlite:///{store}"
+
+    return change
+
+
+def junk(store, _):
+    store.write_bytes(b"no database" * 1000)
+    return f"sqlite:///{store}"
+
+
+OLD = "that of another version of MLflow: if of an older one, make a copy of it, then run mlflow db upgrade"
+REFUSED = {
+    "deleted": (deleted_experiment, "the experiment or run is deleted: restore it, or name another"),
+    "older": (with_version("451aebb31d03"), OLD),
+    "newer": (with_version("ffffffffffff"), OLD),
+    "no database": (junk, "the store's file is no SQLite database"),
+    "scheme": (lambda *_: "htp://127.0.0.1", "MLflow knows no stores like htp://127.0.0.1: begin with"),
+    "driver": (lambda *_: "postgresql://me:secret@127.0.0.1/runs", "a package for stores like this one"),
+    "host": (lambda *_: "http://no.host.invalid", "there is no host as in http://no.host.invalid"),
+    "port": (lambda *_: "http://127.0.0.1:9", "nothing answers at http://127.0.0.1:9: see whether"),
+}
+
+
+def why_nothing_is_sent(uri, monkeypatch, caplog):
+    """Return what is said at once, and what in the end, of a run that MLflow doesn't take."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    caplog.clear()
+    tracker = Tracker(TrackedRun({}, {}))
+    with caplog.at_level(logging.WARNING, logger="rlstack.tracking"):
+        tracker.log(row(1))
+        tracker.close()
+    first, last = [record.getMessage() for record in caplog.records if record.name == "rlstack.tracking"]
+    assert "secret" not in first + last
+    assert first.startswith("nothing is sent to MLflow: ")
+    assert last.startswith("1 updates could not be sent to MLflow: ")
+    assert "can't be reached" not in first + last
+    return first, last
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_why_nothing_is_sent_is_said(name, mlflow_uri, tmp_path, monkeypatch, caplog):
+    change, words = REFUSED[name]
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(mlflow_uri.removeprefix("sqlite:///"), tmp_path / "store.db")
+    first, last = why_nothing_is_sent(change(tmp_path / "store.db", monkeypatch), monkeypatch, caplog)
+    assert words in first
+    assert words in last
+
+
+def test_a_store_that_can_not_be_written(mlflow_uri, tmp_path):
+    shutil.copy(mlflow_uri.removeprefix("sqlite:///"), tmp_path / "store.db")
+    client = mlflow.MlflowClient(f"sqlite:///file:{tmp_path}/store.db?mode=ro&uri=true")
+    with pytest.raises(mlflow.MlflowException) as error:
+        client.create_run("0")
+    assert explain(error.value, None).startswith("the store can't be written: let its file and directory")
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (401, "the server doesn't let you in: set MLFLOW_TRACKING_USERNAME"),
+        (403, "the server doesn't let you in: set MLFLOW_TRACKING_USERNAME"),
+        (404, "is not MLflow: see whether the address is right"),
+    ],
+)
+def test_what_a_server_answers_is_said(code, words, server, tmp_path, monkeypatch, caplog):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Refuses, "code", code)
+    first, last = why_nothing_is_sent(server, monkeypatch, caplog)
+    assert words in first
+    assert words in last
+
+
+def test_a_server_in_trouble_can_not_be_reached():
+    error = mlflow.MlflowException("API request failed with 503 error responses")
+    assert explain(error, "http://host") == "MLflow can't be reached"
+
+
+def test_sync_says_why(tracked, tmp_path, monkeypatch):
+    trainer = make_in(tmp_path / "run")
+    trainer.run(stop_conditions=after(2))
+    trainer.close()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "htp://127.0.0.1")
+    with pytest.raises(TrackingError, match=r"nothing could be sent to htp://.*: MLflow knows no stores"):
+        sync(tmp_path / "run", anywhere=True)

@@ -11,14 +11,15 @@ import pytest
 import sqlalchemy
 from click.testing import CliRunner
 
-from rlstack import Trainer, tracked_run
+from rlstack import Trainer, tracking_uris
 from rlstack.cli import main
 from rlstack.conditions import HitsUpperBound
 from rlstack.env import DiscreteDummyEnv
 from rlstack.journal import JOURNAL, read_rows
 from rlstack.mlflow_model import log_policy
-from rlstack.tracked_run import TrackingError, make_store, public_uri, sqlite_file, sqlite_uri, tracking_uri
+from rlstack.tracked_run import TrackingError
 from rlstack.tracking import Tracker
+from rlstack.tracking_uris import make_store, public_uri, sqlite_file, sqlite_uri, tracking_uri
 
 from .helpers import SMALL
 
@@ -88,7 +89,7 @@ def test_runs_in_odd_directories(tmp_path, mlflow_uri, monkeypatch, caplog):
     here = tmp_path / "my project ü%?20#&;=+'\"~😀:@[a] %20\\ \n?a=..%2Fb"
     here.mkdir()
     monkeypatch.chdir(here)
-    make_tables = tracked_run.make_tables
+    make_tables = tracking_uris.make_tables
 
     def complete(file, home):
         # Making all tables takes long.
@@ -97,7 +98,7 @@ def test_runs_in_odd_directories(tmp_path, mlflow_uri, monkeypatch, caplog):
             store.execute("DELETE FROM experiments")
         make_tables(file, home)
 
-    monkeypatch.setattr(tracked_run, "make_tables", complete)
+    monkeypatch.setattr(tracking_uris, "make_tables", complete)
     with caplog.at_level(logging.WARNING, logger="rlstack"):
         runs = []
         for name in ("one run", "two"):
@@ -129,7 +130,7 @@ def test_runs_in_odd_directories(tmp_path, mlflow_uri, monkeypatch, caplog):
 
 
 def test_a_folder_that_is_in_use_stays(tmp_path, monkeypatch):
-    monkeypatch.setattr(tracked_run, "make_tables", lambda file, home: file.touch())
+    monkeypatch.setattr(tracking_uris, "make_tables", lambda file, home: file.touch())
     kept = tmp_path / "a%20b"
     kept.mkdir()
     make_store(f"sqlite:///{tmp_path}/a%20b/new/mlflow.db", str(tmp_path))

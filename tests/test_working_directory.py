@@ -13,7 +13,7 @@ from rlstack.cli import main
 from rlstack.conditions import HitsUpperBound
 from rlstack.env import DiscreteDummyEnv
 from rlstack.journal import JOURNAL, read_rows
-from rlstack.tracked_run import absolute_uri
+from rlstack.tracking_uris import absolute_uri
 
 from .helpers import SMALL
 

@@ -17,7 +17,11 @@ if TYPE_CHECKING:
     from .distributions import SquashedNormal as SquashedNormal
     from .env import Env as Env
     from .env import EnvError as EnvError
+    from .hparams import Hparams as Hparams
     from .hparams import HparamsError as HparamsError
+    from .hparams import RecurrentHparams as RecurrentHparams
+    from .keywords import HparamsDict as HparamsDict
+    from .keywords import RecurrentHparamsDict as RecurrentHparamsDict
     from .models import Model as Model
     from .models import RecurrentModel as RecurrentModel
     from .policies import Policy as Policy
@@ -35,11 +39,15 @@ _HOME = {
     "SquashedNormal": "distributions",
     "Env": "env",
     "EnvError": "env",
+    "Hparams": "hparams",
+    "HparamsDict": "keywords",
     "HparamsError": "hparams",
     "Model": "models",
     "RecurrentModel": "models",
     "Policy": "policies",
     "PolicyFileError": "policy_file",
+    "RecurrentHparams": "hparams",
+    "RecurrentHparamsDict": "keywords",
     "RecurrentPolicy": "policies",
     "Trainer": "trainer",
 }

@@ -9,7 +9,7 @@ import time
 from abc import ABC
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, ClassVar, final
+from typing import Any, ClassVar, Unpack, final
 
 import torch
 
@@ -22,6 +22,7 @@ from .device import memory_advice, resolve_device, without_emulation
 from .env.base import EnvFactory, make_env
 from .horizon_watch import HorizonWatch
 from .hparams import Hparams, RecurrentHparams
+from .keywords import HparamsDict, RecurrentHparamsDict, document
 from .learner import Learner
 from .params import describe_params
 from .policies import Policy, RecurrentPolicy
@@ -38,6 +39,9 @@ class _PPO(ABC):
 
     hparams_cls: ClassVar[type[Hparams]]
     policy_cls: ClassVar[type[Policy] | type[RecurrentPolicy]]
+
+    def __init_subclass__(cls) -> None:
+        document(cls, cls.hparams_cls)
 
     def __init__(self, env_cls: EnvFactory, /, **hyperparameters: Any) -> None:
         hparams = self.hparams_cls.parse(hyperparameters)
@@ -74,15 +78,9 @@ class _PPO(ABC):
     @property
     def params(self) -> dict[str, str]:
         """The hyperparameters in use, all defaults resolved, as short texts by dotted name."""
-        return describe_params(
-            self.hparams,
-            self.policy,
-            self.learner.optimizer,
-            device=str(self.device),
-            engine=self.engine,
-            algorithm=type(self).__name__,
-            env=getattr(self.env_cls, "__qualname__", repr(self.env_cls)),
-        )
+        env = getattr(self.env_cls, "__qualname__", repr(self.env_cls))
+        others = {"device": self.device, "engine": self.engine, "algorithm": type(self).__name__, "env": env}
+        return describe_params(self.hparams, self.policy, self.learner.optimizer, **others)
 
     @property
     def engine(self) -> str:
@@ -240,7 +238,7 @@ class _PPO(ABC):
         if self._eval_collector is None:
             hp = self.hparams
             env = make_env(self.env_cls, hp.num_envs, hp.env_config, self.device)
-            self._eval_collector = Collector(env, self.passes, hp)
+            self._eval_collector = Collector(env, self.passes, hp, notes=False)
         return self._eval_collector
 
     def _absorb_observations(self) -> None:
@@ -259,7 +257,7 @@ class Algorithm(_PPO):
 
     Args:
         env_cls: The environment's class, or any callable with the signature of `Env`.
-        hyperparameters: Fields of `rlstack.hparams.Hparams`, by name.
+        hyperparameters: Fields of `rlstack.Hparams`, by name.
 
     Raises:
         HparamsError: If a hyperparameter is unknown or can't be.
@@ -276,18 +274,15 @@ class Algorithm(_PPO):
     hparams_cls = Hparams
     policy_cls = Policy
 
+    def __init__(self, env_cls: EnvFactory, /, **hyperparameters: Unpack[HparamsDict]) -> None:
+        super().__init__(env_cls, **hyperparameters)
+
 
 @final
 class RecurrentAlgorithm(_PPO):
     """Proximal policy optimization of a recurrent policy, by truncated backpropagation through time.
 
-    Args:
-        env_cls: The environment's class, or any callable with the signature of `Env`.
-        hyperparameters: Fields of `rlstack.hparams.RecurrentHparams`, by name.
-
-    Raises:
-        HparamsError: If a hyperparameter is unknown or can't be.
-        EnvError: If the environment's specs can't be used.
+    Its arguments and errors are those of `Algorithm`; `seq_len` and `seqs_per_state_reset` come in addition.
 
     Example:
         >>> from rlstack.env import DiscreteDummyEnv
@@ -298,3 +293,6 @@ class RecurrentAlgorithm(_PPO):
 
     hparams_cls = RecurrentHparams
     policy_cls = RecurrentPolicy
+
+    def __init__(self, env_cls: EnvFactory, /, **hyperparameters: Unpack[RecurrentHparamsDict]) -> None:
+        super().__init__(env_cls, **hyperparameters)

@@ -18,7 +18,6 @@ import json
 import logging
 import os
 import re
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -30,7 +29,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from . import policy_file
-from .files import sync_directory, write_file
+from .files import discard, remove, sync_directory, write_file
 from .policy_file import as_stored
 from .trees import pack, unpack
 
@@ -111,7 +110,7 @@ def write(
     final = directory / f"ckpt-{number:09d}"
     partial = directory / f".{final.name}.{os.getpid()}"
     directory.mkdir(parents=True, exist_ok=True)
-    _remove(partial)
+    remove(partial)
     try:
         partial.mkdir()
         policy.save(partial / _MODEL)
@@ -126,11 +125,11 @@ def write(
         write_file(partial / _MANIFEST, seal({**head, "optimizer": optimizer, "state": packed}))
         if final.exists():
             # What takes its place is complete; in between the checkpoint before it is the last one.
-            _discard(final)
+            discard(final)
         partial.rename(final)
         sync_directory(directory)
     finally:
-        _remove(partial)
+        remove(partial)
     return final
 
 
@@ -254,10 +253,10 @@ def prune(directory: Path, keep: int, last: Path) -> None:
     best, paths = pointed(directory, "best"), numbered(directory)
     for path in paths[paths.index(last) + keep :]:
         if path != best:
-            _discard(path)
+            discard(path)
     for path in directory.iterdir():
         if path.name.startswith(".ckpt-"):
-            _remove(path)
+            remove(path)
 
 
 def _read(path: Path) -> Checkpoint:
@@ -293,16 +292,3 @@ def _read(path: Path) -> Checkpoint:
 def _hash(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _discard(path: Path) -> None:
-    """Remove a checkpoint; it is renamed first, so that half a one never looks like a whole one."""
-    trash = path.with_name(f".{path.name}.old")
-    _remove(trash)
-    path.rename(trash)
-    _remove(trash)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)

@@ -131,7 +131,7 @@ def train(
 
         from .run_config import RunConfig
         from .session import Limits, train
-        from .tracked_run import absolute_uri
+        from .tracking_uris import absolute_uri
 
         if env is not None and "=" in env:
             if file is None and resume is None:
@@ -241,7 +241,7 @@ def sync(run: Path, tracking: str | None, as_json: bool) -> None:
     with faults():
         from .run_dir import holding
         from .sync import sync
-        from .tracked_run import absolute_uri
+        from .tracking_uris import absolute_uri
 
         if tracking is not None:
             os.environ["MLFLOW_TRACKING_URI"] = absolute_uri(tracking)

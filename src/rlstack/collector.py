@@ -10,7 +10,8 @@ from torch import Tensor
 from .advantages import RewardMoments
 from .buffer import Buffer
 from .data import OBS, REWARDS, Config, NonFiniteError, Stats, read_back, reward_stats
-from .env.base import EnvError, SpecWatch, checked_reset, checked_step, env_state, load_env_state
+from .env.base import EnvError, checked_reset, checked_step, env_state, load_env_state
+from .env.spec_watch import SpecWatch
 from .hparams import Hparams, RecurrentHparams
 from .passes import Passes
 from .reward_watch import RewardWatch, when
@@ -32,14 +33,17 @@ class Collector:
         env: The environment.
         passes: Of the policy that acts in it.
         hparams: How long a horizon is, and when to reset what.
+        notes: Whether to log what the environment returns in vain.
     """
 
     buffer: Buffer
     """The last horizon."""
 
-    def __init__(self, env: Any, passes: Passes, hparams: Hparams) -> None:
+    def __init__(self, env: Any, passes: Passes, hparams: Hparams, *, notes: bool = True) -> None:
         self.env, self.passes, self.policy, self.hparams = env, passes, passes.policy, hparams
         self._specs = SpecWatch(env)
+        self.notice: Callable[[str], object] | None = _log.warning if notes else None
+        """Takes what is to be said of the first step; None afterwards."""
         self.env_config: Config | None = None
         """What the environment was last reset with."""
         self._seqs_per_state_reset = -1
@@ -220,7 +224,10 @@ class Collector:
                 buffer.drawn[t] = drawn
                 buffer.logp[t] = logp
                 buffer.values[t] = values
-            obs, rewards = checked_step(self.env, buffer.num_envs, actions, t, policy.device, spec=spec)
+            obs, rewards = checked_step(
+                self.env, buffer.num_envs, actions, t, policy.device, spec=spec, notice=self.notice
+            )
+            self.notice = None
             # Copies: the environment may go on writing into what it returned.
             buffer.obs[t + 1] = obs
             buffer.rewards[t] = rewards

@@ -15,7 +15,7 @@ import click
 from .nested import flatten
 
 TRACKING, USAGE, ENVIRONMENT, NON_FINITE, CHECKPOINT, INTERRUPTED = 1, 2, 3, 4, 5, 130
-"""Exit codes: MLflow can't be reached; what the user wrote, the environment did, training did; no sound
+"""Exit codes: MLflow doesn't take it; what the user wrote, the environment did, training did; no sound
 checkpoint; Ctrl-C."""
 
 _MOST_LINES, _MOST_MISTAKES = 3, 20

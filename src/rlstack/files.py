@@ -1,6 +1,7 @@
 """Files that are there whole or not at all, whatever happens meanwhile."""
 
 import os
+import shutil
 from pathlib import Path
 
 
@@ -34,3 +35,17 @@ def sync_directory(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def discard(path: Path) -> None:
+    """Remove a directory; it is renamed first, so that half a one never looks like a whole one."""
+    trash = path.with_name(f".{path.name}.old")
+    remove(trash)
+    path.rename(trash)
+    remove(trash)
+
+
+def remove(path: Path) -> None:
+    """Remove a directory, if there is one."""
+    if path.is_dir():
+        shutil.rmtree(path)

@@ -8,7 +8,7 @@ from . import data
 from .algorithm import Algorithm, RecurrentAlgorithm
 from .checkpoint import Checkpoint, CheckpointError
 from .data import Config, NonFiniteError, Stats
-from .run_dir import state_for
+from .restore import state_for
 from .run_options import OnNonFinite
 
 _MOST_IN_A_ROW: Final = 10

@@ -10,9 +10,12 @@ import torch
 from pydantic import ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass
 
+from .other_names import ELSEWHERE
 from .schedulers import Kind, Schedule, StepScheduler
 
-_CONFIG = ConfigDict(arbitrary_types_allowed=True, strict=True, allow_inf_nan=False)
+_CONFIG = ConfigDict(
+    arbitrary_types_allowed=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+)
 
 _T = TypeVar("_T")
 _Positive = Annotated[float, Field(gt=0)]
@@ -138,7 +141,7 @@ class Hparams:
         Raises:
             HparamsError: If a name is unknown or a value can't be, with what to do about it.
         """
-        return checked(cls, values, "a hyperparameter")
+        return checked(cls, values, "a hyperparameter", ELSEWHERE)
 
     @property
     def sequence_length(self) -> int:
@@ -207,15 +210,26 @@ class RecurrentHparams(Hparams):
         return self.seq_len
 
 
-def checked(cls: type[_T], values: Mapping[str, Any], what: str) -> _T:
-    """Return a dataclass of pydantic's with these values; `what` says what a field of it is, for errors.
+def checked(
+    cls: type[_T], values: Mapping[str, Any], what: str, elsewhere: Mapping[str, str] | None = None
+) -> _T:
+    """Return a dataclass of pydantic's with these values.
+
+    Args:
+        cls: The dataclass.
+        values: Of its fields, by name.
+        what: What a field of it is, for errors.
+        elsewhere: What to write instead of names that others give to fields, as the end of a sentence.
 
     Raises:
         HparamsError: If names are unknown or values can't be, a line for each, with what to do about it.
     """
     names = [field.name for field in fields(cls)]  # type: ignore[arg-type]
+    known = elsewhere or {}
     faults = {
-        name: f"{name} is not {what}{did_you_mean(name, names)}" for name in values if name not in names
+        name: f"{name} is not {what}" + (f": {known[name]}" if name in known else did_you_mean(name, names))
+        for name in values
+        if name not in names
     }
     try:
         made = cls(**{name: value for name, value in values.items() if name in names})

@@ -11,7 +11,7 @@ from .config import find_class
 from .data import keep_random_state, read_back, reward_stats
 from .device import resolve_device
 from .env.base import EnvFactory, checked_reset, checked_step, make_env
-from .env.checks import most_steps
+from .env.subject import most_steps
 from .policies import Policy, RecurrentPolicy
 from .run_options import read_config
 

@@ -12,7 +12,8 @@ from . import checkpoint, data
 from .algorithm import Algorithm, RecurrentAlgorithm
 from .data import Stats
 from .device import memory_stats, system_stats
-from .run_dir import RunDir, restore
+from .restore import restore
+from .run_dir import RunDir
 from .run_options import RunDirError, facts
 from .tracking import Tracker
 

@@ -1,7 +1,5 @@
 """What there is: a commented configuration, the built-in environments, and runs on disk."""
 
-import ast
-import inspect
 import re
 import textwrap
 from dataclasses import MISSING, fields
@@ -12,6 +10,7 @@ from . import checkpoint
 from .checkpoint import CheckpointError
 from .class_files import split
 from .config import dump
+from .keywords import meanings
 from .names import resolve
 from .recipes import RECIPES
 from .run_config import TrainerConfig
@@ -78,13 +77,12 @@ def _by_number(path: Path) -> list[tuple[bool, int, str]]:
 def _options(cls: Any, changes: dict[str, Any]) -> list[str]:
     """Return a dataclass's fields as indented lines of YAML, each below what it means."""
     lines = []
-    meanings = {name: text for base in reversed(cls.__mro__) for name, text in _meanings(base).items()}
+    said = meanings(cls)
     for name, default in _defaults(cls).items():
         if name == "model":
             # An instance, which no file can hold.
             continue
-        meaning = " ".join(meanings[name].split())
-        lines += textwrap.wrap(meaning, 100, initial_indent="  # ", subsequent_indent="  # ")
+        lines += textwrap.wrap(said[name], 100, initial_indent="  # ", subsequent_indent="  # ")
         lines += textwrap.indent(dump({name: changes.get(name, default)}), "  ").splitlines()
     return lines
 
@@ -94,18 +92,3 @@ def _defaults(cls: Any) -> dict[str, Any]:
         entry.name: entry.default_factory() if entry.default_factory is not MISSING else entry.default
         for entry in fields(cls)
     }
-
-
-def _meanings(cls: type) -> dict[str, str]:
-    """Return the texts below a class's fields, by field."""
-    if cls is object:
-        return {}
-    [tree] = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
-    assert isinstance(tree, ast.ClassDef)
-    found = {}
-    for entry, text in zip(tree.body, tree.body[1:], strict=False):
-        if isinstance(entry, ast.AnnAssign) and isinstance(text, ast.Expr):
-            assert isinstance(entry.target, ast.Name)
-            assert isinstance(text.value, ast.Constant)
-            found[entry.target.id] = str(text.value.value)
-    return found

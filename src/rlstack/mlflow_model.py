@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from . import specs
 from .policies import Policy, RecurrentPolicy
-from .tracked_run import TrackingError, mlflow_at, without_passwords
+from .tracked_run import TrackingError
+from .tracking_uris import mlflow_at, without_passwords
 
 _ROWS = 2
 """Of the example; torch.export would take a single row for a constant."""

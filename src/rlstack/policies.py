@@ -8,7 +8,7 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor, nn
 
-from . import distributions, models, policy_file, specs
+from . import distributions, models, policy_file, spec_json, specs
 from .data import Batch, Device, Evaluation, PolicyStep, keep_random_state
 from .distributions import Distribution, check_bounds, default_distribution
 from .models import Model, RecurrentModel
@@ -98,7 +98,7 @@ class _Policy(nn.Module, ABC):
         """
         num_rows = specs.num_rows(obs)
         if problem := specs.mismatch(obs, self.observation_spec, num_rows, "obs"):
-            raise ValueError(problem)
+            raise ValueError(specs.single(obs, self.observation_spec, "obs") or problem)
         if state is None:
             state = self.initial_state(num_rows)
         elif self.state_spec is not None and (
@@ -194,8 +194,8 @@ class _Policy(nn.Module, ABC):
         """Its classes, options and specs, as a saved policy names them."""
         return {
             "policy": type(self).__name__,
-            "observation_spec": specs.to_json(self.observation_spec),
-            "action_spec": specs.to_json(self.action_spec),
+            "observation_spec": spec_json.to_json(self.observation_spec),
+            "action_spec": spec_json.to_json(self.action_spec),
             "model_cls": policy_file.name_of(type(policy_file.uncompiled(self.model))),
             "model_config": self.model.config,
             "distribution_cls": policy_file.name_of(self.distribution_cls),

@@ -12,6 +12,7 @@ from . import specs
 from .data import Batch, PolicyStep, keep_random_state
 from .hparams import Hparams, HparamsError, check_options
 from .policies import Policy, RecurrentPolicy
+from .spec_json import differences
 from .trees import is_dense
 
 _ROWS = 2
@@ -38,8 +39,10 @@ def make_policy(
         for name in ("observation_spec", "action_spec"):
             mine, given = getattr(policy, name).to("cpu"), getattr(env, name).to("cpu")
             if mine != given:
+                what, one, other = next(differences(name, mine, given), (name, mine, given))
                 raise ValueError(
-                    f"{name} of the model is {mine}, of the environment {given}: they must agree"
+                    f"{name} of the model is not the environment's: {what} is {one} in the model and {other} "
+                    "in the environment; make the model with the environment's specs"
                 )
         policy.to(device)
         check_policy(policy)

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from . import distributions, models, specs
+from . import distributions, models, spec_json
 from .files import write_file
 from .trees import storable
 
@@ -118,7 +118,7 @@ def make_parts(
         PolicyFileError: If a class isn't rlstack's own and isn't given.
     """
     observation_spec, action_spec = (
-        specs.from_json(description[name]) for name in ("observation_spec", "action_spec")
+        spec_json.from_json(description[name]) for name in ("observation_spec", "action_spec")
     )
     model_cls = model_cls or _resolve(description, "model_cls", _MODELS, path)
     distribution_cls = distribution_cls or _resolve(description, "distribution_cls", _DISTRIBUTIONS, path)

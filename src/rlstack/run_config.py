@@ -39,7 +39,7 @@ _CONDITIONS = {
 }
 
 
-@checked_dataclass(frozen=True, kw_only=True, config=ConfigDict(strict=True))
+@checked_dataclass(frozen=True, kw_only=True, config=ConfigDict(strict=True, use_attribute_docstrings=True))
 class TrainerConfig:
     """How to run the trainer, the environment's and the algorithm's options apart."""
 

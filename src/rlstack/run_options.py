@@ -16,6 +16,7 @@ from .data import Config
 from .env.base import EnvFactory
 from .files import write_file
 from .hparams import HparamsError, checked
+from .keywords import RecurrentHparamsDict
 from .nested import flatten, same
 from .params import texts
 
@@ -29,6 +30,9 @@ CONFIG = "config.yaml"
 
 _log = logging.getLogger(__name__)
 
+
+AlgorithmConfig: TypeAlias = RecurrentHparamsDict | Config
+"""Hyperparameters by name: any mapping, and an editor knows the names."""
 
 OnNonFinite: TypeAlias = Literal["raise", "skip", "restore"]
 """What to do after NaN or infinity."""
@@ -68,7 +72,7 @@ class CheckpointConfig:
 
 
 def make_algorithm(
-    env_cls: EnvFactory, algorithm_cls: Any, algorithm_config: Config | None
+    env_cls: EnvFactory, algorithm_cls: Any, algorithm_config: AlgorithmConfig | None
 ) -> Algorithm | RecurrentAlgorithm:
     """Return an algorithm with hyperparameters by name.
 
@@ -99,7 +103,7 @@ def check_trainer(run_dir: Any, checkpoint_config: Config | None, on_nonfinite: 
 
 
 def trainer_of(
-    path: Path, env_cls: EnvFactory | None, algorithm_config: Config | None, options: Config | None
+    path: Path, env_cls: EnvFactory | None, algorithm_config: AlgorithmConfig | None, options: Config | None
 ) -> tuple[EnvFactory, dict[str, Any], CheckpointConfig]:
     """Return the environment, the options of its trainer and those of its checkpoints, as a run began.
 

@@ -4,8 +4,7 @@ A spec has no batch dimension. A leaf has at least one dimension: a single discr
 `Categorical(n, shape=(1,))`, a single real number `Unbounded((1,))`.
 """
 
-import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from math import prod
 from typing import Any
 
@@ -82,7 +81,7 @@ def check_spec(spec: object, name: str) -> None:
         ValueError: If a leaf has no dimension, or there is no value that it allows.
     """
     if not isinstance(spec, TensorSpec):
-        raise TypeError(f"{name} is {_describe(spec)}, expected a spec: use one of rlstack.specs")
+        raise TypeError(f"{name} is {_describe(spec)}, expected a spec: use {_spec_hint(spec)}")
     for path, leaf in leaves(spec, (name,)):
         cls = kind(leaf)
         if len(leaf.shape) == 0:
@@ -152,7 +151,9 @@ def mismatch(
     """
     if isinstance(spec, Composite):
         if not isinstance(value, TensorDict):
-            return f"{name} is {_describe(value)}, expected a TensorDict with the keys of its Composite spec"
+            advice = _ALONE if isinstance(value, tuple) else f"TensorDict(..., batch_size={rows})"
+            keys = "the keys of its Composite spec"
+            return f"{name} is {_describe(value)}, expected a TensorDict with {keys}: {advice}"
         if value.batch_size[:1] != (rows,):
             return (
                 f"{name} has batch size {list(value.batch_size)}, expected [{rows}]: "
@@ -164,7 +165,8 @@ def mismatch(
         parts = (mismatch(value.get(key), leaf, rows, f"{name}.{key}", device) for key, leaf in spec.items())
         return next((part for part in parts if part), None)
     if not isinstance(value, Tensor):
-        return f"{name} is {_describe(value)}, expected a torch.Tensor: convert it with torch.as_tensor"
+        advice = _ALONE if isinstance(value, tuple) else "convert it with torch.as_tensor"
+        return f"{name} is {_describe(value)}, expected a torch.Tensor: {advice}"
     # This is asked of every step: two looks cost less than a call.
     if value.is_nested or value.layout is not torch.strided:
         return not_dense(value, name)
@@ -194,8 +196,31 @@ def _is_on(value: Tensor, device: torch.device) -> bool:
 
 
 def num_rows(value: object) -> int:
-    """Return the first dimension of a tensor or TensorDict, 1 for what has none."""
+    """Return the first dimension of a tensor, a TensorDict or a mapping of them, 1 for what has none."""
+    if isinstance(value, Mapping) and not isinstance(value, TensorDict):
+        return max((num_rows(part) for part in value.values()), default=1)
     return int(value.size(0)) if isinstance(value, Tensor | TensorDict) and value.ndim else 1
+
+
+def single(value: object, spec: TensorSpec, name: str) -> str | None:
+    """Return in one sentence that a value is one row without a batch dimension, or None where it isn't."""
+    if not _is_single(value, spec):
+        return None
+    made = name if isinstance(value, Tensor | TensorDict) else f"TensorDict({name})"
+    return f"{name} is a single row: add a batch dimension, {made}[None]"
+
+
+def _is_single(value: object, spec: TensorSpec) -> bool:
+    if isinstance(spec, Composite):
+        return isinstance(value, Mapping) and all(
+            key in value and _is_single(value[key], leaf) for key, leaf in spec.items()
+        )
+    return isinstance(value, Tensor) and not value.is_nested and value.shape == spec.shape
+
+
+def has_batch(spec: TensorSpec, rows: int) -> bool:
+    """Return whether all leaves of a spec have a first dimension of so many rows, and others after it."""
+    return all(len(leaf.shape) > 1 and leaf.shape[0] == rows for _, leaf in leaves(spec))
 
 
 def zeros(spec: TensorSpec, shape: tuple[int, ...], device: torch.device) -> Any:
@@ -206,68 +231,6 @@ def zeros(spec: TensorSpec, shape: tuple[int, ...], device: torch.device) -> Any
     return torch.zeros((*shape, *spec.shape), dtype=spec.dtype, device=device)
 
 
-def to_json(spec: TensorSpec) -> str:
-    """Return the spec as JSON, of the named kinds only.
-
-    Raises:
-        TypeError: If a leaf is of another kind.
-    """
-    return json.dumps(_to_plain(spec))
-
-
-def from_json(text: str) -> TensorSpec:
-    """Return the spec that `to_json` wrote.
-
-    Raises:
-        ValueError: If the text is not such JSON.
-    """
-    try:
-        return _from_plain(json.loads(text))
-    except (KeyError, TypeError, AttributeError, RuntimeError) as error:
-        raise ValueError(f"not a spec: {text[:200]}") from error
-
-
-def _to_plain(spec: TensorSpec) -> dict[str, Any]:
-    if isinstance(spec, Composite):
-        return {"type": "Composite", "keys": {str(key): _to_plain(child) for key, child in spec.items()}}
-    cls = kind(spec)
-    plain: dict[str, Any] = {
-        "type": cls.__name__,
-        "shape": list(spec.shape),
-        "dtype": str(spec.dtype).removeprefix("torch."),
-    }
-    if cls is Bounded:
-        plain |= {"low": spec.space.low.tolist(), "high": spec.space.high.tolist()}
-    elif cls is MultiCategorical:
-        plain["nvec"] = spec.nvec.tolist()
-    elif cls in (Categorical, OneHot):
-        plain["n"] = int(spec.space.n)
-    return plain
-
-
-def _from_plain(plain: dict[str, Any]) -> TensorSpec:
-    if plain["type"] == "Composite":
-        return Composite({key: _from_plain(value) for key, value in plain["keys"].items()})
-    shape, dtype = torch.Size(plain["shape"]), getattr(torch, plain["dtype"])
-    if not isinstance(dtype, torch.dtype):
-        raise ValueError(f"{plain['dtype']!r} is not a dtype of torch")
-    match plain["type"]:
-        case "Unbounded":
-            return Unbounded(shape, dtype=dtype)
-        case "Bounded":
-            low, high = (torch.tensor(plain[key], dtype=dtype) for key in ("low", "high"))
-            return Bounded(low, high, shape, dtype=dtype)
-        case "Categorical":
-            return Categorical(plain["n"], shape=shape, dtype=dtype)
-        case "MultiCategorical":
-            return MultiCategorical(plain["nvec"], shape=shape, dtype=dtype)
-        case "Binary":
-            return Binary(shape=shape, dtype=dtype)
-        case "OneHot":
-            return OneHot(plain["n"], shape=shape, dtype=dtype)
-    raise ValueError(f"{plain['type']!r} is not a spec type")
-
-
 def _describe(value: object) -> str:
     """Return an article and the type's name, with its module where that tells something."""
     cls = type(value)
@@ -275,9 +238,36 @@ def _describe(value: object) -> str:
     return f"a {name}"
 
 
+_ALONE = "return that alone, not as the first of several"
+
+_SPACES = {
+    "Box": "Bounded(low, high)",
+    "Dict": "Composite(name=spec, ...)",
+    "dict": "Composite(name=spec, ...)",
+    "Discrete": "Categorical(n, shape=(1,))",
+    "MultiBinary": "Binary(n)",
+    "MultiDiscrete": "MultiCategorical(nvec)",
+}
+"""What to write for Gymnasium's spaces, and for a dictionary, by the name of their class."""
+
+
+def _spec_hint(value: object) -> str:
+    if isinstance(value, type) and issubclass(value, TensorSpec):
+        return f"an instance, {value.__name__}(...)"
+    said = _SPACES.get(type(value).__name__)
+    return f"rlstack.specs.{said}" if said else "one of rlstack.specs"
+
+
 def _shape_hint(got: tuple[int, ...], expected: tuple[int, ...]) -> str:
     if expected == (*got, 1):
         return ": add a trailing dimension, for example with unsqueeze(-1)"
+    if got == expected[1:]:
+        rows, *shape = expected
+        if shape[0] == rows:
+            return f": specs have no batch dimension, leave the {rows} out of the shape of its spec"
+        return f": add the batch dimension, a row for each of {rows}"
+    if len(got) > 1 and got == (expected[1], expected[0], *expected[2:]):
+        return ": transpose it, the batch dimension is the first"
     if prod(got) == prod(expected):
         return ": reshape it"
     return ""

@@ -4,8 +4,9 @@ import shlex
 from pathlib import Path
 
 from .journal import JOURNAL, Journal
-from .tracked_run import TrackedRun, TrackingError, public_uri, read_tracked_run, tracking_uri
+from .tracked_run import TrackedRun, TrackingError, read_tracked_run
 from .tracking import Tracker
+from .tracking_uris import public_uri, tracking_uri
 
 
 def sync(directory: Path, *, anywhere: bool = False, timeout: float = 600.0) -> TrackedRun:
@@ -17,7 +18,7 @@ def sync(directory: Path, *, anywhere: bool = False, timeout: float = 600.0) -> 
         timeout: How long to wait for the server to take anything, s.
 
     Raises:
-        TrackingError: If it was never tracked, is tracked elsewhere, or MLflow can't be reached.
+        TrackingError: If it was never tracked, is tracked elsewhere, or MLflow can't take it.
         OSError: If the journal can't be read.
     """
     run, here = read_tracked_run(directory), public_uri(tracking_uri())
@@ -29,5 +30,5 @@ def sync(directory: Path, *, anywhere: bool = False, timeout: float = 600.0) -> 
     tracker.start()
     tracker.close(status, timeout=timeout)
     if not tracker.is_complete:
-        raise TrackingError(f"MLflow can't be reached in {here}: {tracker.error or 'no answer':.200}")
+        raise TrackingError(f"nothing could be sent to {here}: {tracker.error or 'no answer'}")
     return run

@@ -21,14 +21,13 @@ from typing import Any, Final, final
 from .data import Stats
 from .journal import Journal
 from .rows import Row, Waiting
-from .tracked_run import (
-    TrackedRun,
-    last_step,
+from .tracked_run import TrackedRun, last_step, say_params
+from .tracking_faults import explain
+from .tracking_uris import (
     make_store,
     mlflow_at,
     no_quoted_folders,
     public_uri,
-    say_params,
     tracking_uri,
     without_passwords,
 )
@@ -145,9 +144,7 @@ class Tracker:
         self._given_up = thread.is_alive()
         if len(self._rows):
             why = self.error or f"it took longer than {timeout:.0f} s"
-            _log.warning(
-                "%d updates could not be sent to MLflow: %.200s%s", len(self._rows), why, self.way_out
-            )
+            _log.warning("%d updates could not be sent to MLflow: %s%s", len(self._rows), why, self.way_out)
 
     @property
     def way_out(self) -> str:
@@ -189,13 +186,13 @@ class Tracker:
                 busy = time.thread_time() - start
                 pause = min(max(_INTERVAL, busy / _SHARE), _LONGEST_PAUSE)
             except Exception as error:
+                why = explain(error, self.run.uri)
                 message = without_passwords(f"{type(error).__name__}: {error}")
                 first_fault = self.error is None
                 if first_fault:
-                    _log.warning(
-                        "MLflow can't be reached; training goes on, it is tried again: %.200s", message
-                    )
-                self.error = message
+                    text = "nothing is sent to MLflow: %s; training goes on, it is tried again (%.200s)"
+                    _log.warning(text, why, message)
+                self.error = f"{why} ({message:.200})"
                 pause = _RETRY
             if last and not first_fault:
                 return

@@ -16,8 +16,9 @@ from .data import Config, Stats
 from .env.base import EnvFactory
 from .guards import Guard
 from .keeper import Keeper
-from .run_dir import RunDir, check_can_be_kept, closed_on_error
-from .run_options import OnNonFinite, check_trainer, make_algorithm, trainer_of
+from .restore import check_can_be_kept
+from .run_dir import RunDir, closed_on_error
+from .run_options import AlgorithmConfig, OnNonFinite, check_trainer, make_algorithm, trainer_of
 from .signals import interruptible
 from .tracked_run import track_as
 from .tracking import Tracker
@@ -61,7 +62,7 @@ class Trainer:
         /,
         *,
         algorithm_cls: type[Algorithm] | type[RecurrentAlgorithm] = Algorithm,
-        algorithm_config: Config | None = None,
+        algorithm_config: AlgorithmConfig | None = None,
         stop_conditions: Sequence[Condition] | None = None,
         run_dir: str | os.PathLike[str] | RunDir | None = None,
         checkpoint_config: Config | None = None,
@@ -105,7 +106,7 @@ class Trainer:
         /,
         *,
         env_cls: EnvFactory | None = None,
-        algorithm_config: Config | None = None,
+        algorithm_config: AlgorithmConfig | None = None,
         stop_conditions: Sequence[Condition] | None = None,
         options: Config | None = None,
         track: bool = True,

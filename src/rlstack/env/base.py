@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
-from typing import Any, NoReturn, TypeAlias, final
+from typing import Any, NoReturn, TypeAlias
 
 import torch
 from tensordict import TensorDict
@@ -13,9 +13,14 @@ from torch import Tensor
 from .. import specs
 from ..data import OBS, REWARDS, Batch, Config, Device, is_number
 from ..hparams import did_you_mean
+from ..spec_json import differences
 from ..trees import detached
+from .unread import unread_keys
 
-_SPECS = ("observation_spec", "action_spec")
+SPECS = ("observation_spec", "action_spec")
+"""The attributes that say what an environment returns and takes."""
+_MANY = 1024
+"""So large a first dimension, the same as the number of simulations, is no part of an observation."""
 
 
 class EnvError(ValueError):
@@ -47,7 +52,7 @@ class Env(ABC):
 
     def __init__(self, num_envs: int, /, *, config: Config | None = None, device: Device = "cpu") -> None:
         self.num_envs = num_envs
-        self.config: dict[str, Any] = dict(config or {})
+        self.config: dict[str, Any] = config.copy() if isinstance(config, dict) else dict(config or {})
         self.device = torch.device(device)
 
     @abstractmethod
@@ -101,7 +106,7 @@ def make_env(factory: EnvFactory, num_envs: int, config: Config | None, device: 
     with _faults(getattr(factory, "__name__", repr(factory))):
         env = factory(num_envs, config=config, device=device)
     name = type(env).__name__
-    for attribute in _SPECS:
+    for attribute in SPECS:
         spec = getattr(env, attribute, None)
         if spec is None:
             raise EnvError(f"{name} has no {attribute}: set self.{attribute} in {name}.__init__")
@@ -109,61 +114,31 @@ def make_env(factory: EnvFactory, num_envs: int, config: Config | None, device: 
             specs.check_spec(spec, f"{name}.{attribute}")
         except (TypeError, ValueError) as error:
             raise EnvError(str(error)) from None
+        if num_envs >= _MANY and specs.has_batch(spec, num_envs):
+            refuse_batch(name, *next(specs.leaves(spec, (attribute,))))
     max_horizon = getattr(env, "max_horizon", None)
     if max_horizon is not None and (type(max_horizon) is not int or max_horizon < 1):
         raise EnvError(f"{name}.max_horizon is {max_horizon!r}, expected a positive integer, or None")
     return env
 
 
-@final
-class SpecWatch:
-    """Looks whether an environment's specs are still what they were: storage and policy are made for those.
-
-    Args:
-        env: The environment.
-    """
-
-    def __init__(self, env: Any) -> None:
-        self._env, self._seen = env, _look(env)
-        self._specs = {name: getattr(env, name).clone() for name in _SPECS}
-
-    @property
-    def observation_spec(self) -> specs.TensorSpec:
-        """What the observations of one simulation were when the environment was made."""
-        return self._specs["observation_spec"]
-
-    def check(self) -> None:
-        """Refuse specs that have changed; it takes some microseconds.
-
-        Raises:
-            EnvError: With what they were and what they are now.
-        """
-        seen = _look(self._env)
-        if seen == self._seen:
-            return
-        for name, before in self._specs.items():
-            if getattr(self._env, name, None) != before:
-                _refuse_change(self._env, name, before)
-        self._seen = seen
-
-
-def _look(env: Any) -> list[Any]:
-    """Return what differs if a spec is replaced or changed; comparing bounds would take much longer."""
-    seen: list[Any] = []
-    for name in _SPECS:
-        for path, leaf in specs.leaves(getattr(env, name, None)):
-            seen += (path, leaf)
-            if isinstance(leaf, specs.TensorSpec):
-                seen += (leaf.shape, leaf.dtype, id(leaf.space))
-            if isinstance(leaf, specs.Bounded):
-                seen += [(id(bound), bound._version) for bound in (leaf.space.low, leaf.space.high)]
-    return seen
-
-
-def _refuse_change(env: Any, name: str, before: specs.TensorSpec) -> NoReturn:
+def refuse_batch(env: str, path: tuple[str, ...], leaf: specs.TensorSpec) -> NoReturn:
+    """Refuse a spec whose first dimension counts an environment's simulations."""
     raise EnvError(
-        f"{type(env).__name__}.{name} is {getattr(env, name, None)} now, it was {before} when the "
-        "environment was made: let it stay, and make a new algorithm for another one"
+        f"{env}.{'.'.join(path)} has shape {list(leaf.shape)}, where the first dimension counts simulations: "
+        f"specs have no batch dimension, make it with shape={tuple(leaf.shape[1:]) or (1,)}"
+    )
+
+
+def refuse_change(env: Any, name: str, before: specs.TensorSpec) -> NoReturn:
+    """Refuse a spec that isn't what it was, with what differs."""
+    now = getattr(env, name, None)
+    what, was, is_ = name, str(before), str(now)
+    if isinstance(now, specs.TensorSpec):
+        what, was, is_ = next(differences(name, before, now), (what, was, is_))
+    raise EnvError(
+        f"{type(env).__name__}.{what} is {is_} now, it was {was} when the environment was made: let it stay, "
+        "and make a new algorithm for another one"
     )
 
 
@@ -201,6 +176,7 @@ def checked_step(
     device: torch.device,
     *,
     spec: specs.TensorSpec | None = None,
+    notice: Callable[[str], object] | None = None,
 ) -> tuple[Batch, Tensor]:
     """Return the observations [B, ...] and rewards [B, 1] after a step, their form checked.
 
@@ -211,6 +187,7 @@ def checked_step(
         step: Which step of the horizon this is, for the error.
         device: Where observations and rewards must be.
         spec: What one observation must be; None takes the environment's word for it.
+        notice: Takes in a sentence what else the environment returns; None doesn't look.
 
     Raises:
         EnvError: If they don't fit the specs, or the environment raised an error.
@@ -227,10 +204,11 @@ def checked_step(
             f'{name}.step returned {_contents(out)}, expected a TensorDict with "{OBS}" and "{REWARDS}"'
         ) from None
     _check_obs(env, obs, num_envs, f"step (step {step} of the horizon)", device, spec)
-    floating = isinstance(rewards, Tensor) and rewards.is_floating_point()
-    number = _reward_spec(rewards.dtype if floating else torch.get_default_dtype())
+    number = _reward_spec(torch.get_default_dtype())
     if problem := specs.mismatch(rewards, number, num_envs, REWARDS, device):
         raise EnvError(f"{name}.step (step {step} of the horizon): {problem}")
+    if notice is not None and (said := unread_keys(out, name)):
+        notice(said)
     return detached(obs), detached(rewards)
 
 
@@ -262,7 +240,7 @@ def _check_obs(
     expected = env.observation_spec if spec is None else spec
     if problem := specs.mismatch(obs, expected, num_envs, OBS, device):
         if getattr(env, "observation_spec", None) != expected:
-            _refuse_change(env, "observation_spec", expected)
+            refuse_change(env, "observation_spec", expected)
         raise EnvError(f"{type(env).__name__}.{where}: {problem}")
 
 

@@ -16,7 +16,7 @@ from ..horizon_watch import RESETS
 from ..hparams import Hparams
 from . import checks
 from .base import EnvError, EnvFactory, checked_step
-from .checks import Subject
+from .subject import Subject, most_steps
 
 Check: TypeAlias = Callable[[Subject], str | None]
 
@@ -186,7 +186,7 @@ def _speed(subject: Subject) -> float | None:
     """Return how many steps all simulations together take in a second; None if there can't be as many."""
     try:
         env = subject.make()
-        done = most = checks.most_steps(env, 2**30)
+        done = most = most_steps(env, 2**30)
         actions, count, start = subject.actions(env), 0, time.perf_counter()
         while (passed := time.perf_counter() - start) < _TIMED or count < 2:
             if done == most:

@@ -1,9 +1,8 @@
 """The single checks of an environment: each raises EnvError, or returns a note or None."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
-from typing import Any, Final, TypeAlias, final
+from dataclasses import replace
+from typing import Any, Final
 
 import torch
 from torch import Tensor
@@ -11,50 +10,25 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from .. import specs
 from ..algorithm import Algorithm
-from ..data import OBS, REWARDS, Batch, Config, keep_random_state
+from ..data import REWARDS, Batch
 from ..holdings import CaptureError, Holdings
 from ..trees import pack, unpack
-from .base import EnvError, EnvFactory, checked_reset, checked_step, env_state, load_env_state, make_env
+from .base import EnvError, checked_reset, checked_step, env_state, load_env_state, refuse_batch
+from .subject import Subject, copies, difference, most_steps, named_leaves, spec_leaves, trajectory, walk
+from .unread import OptionReads
 
 _READ_BACK: Final = {"aten::_local_scalar_dense", "aten::nonzero", "aten::is_nonzero", "aten::equal"}
 """Operations whose result the host waits for."""
 
 
-@final
-@dataclass(frozen=True)
-class Subject:
-    """What is checked, and how."""
-
-    env_cls: EnvFactory
-    config: Config | None
-    num_envs: int
-    steps: int
-    device: torch.device
-
-    def __post_init__(self) -> None:
-        """Refuse numbers that aren't any."""
-        for name in ("num_envs", "steps"):
-            number = getattr(self, name)
-            if type(number) is not int or number < 1:
-                raise ValueError(f"{name} is {number!r}, expected a whole number of at least 1")
-
-    def make(self) -> Any:
-        """Return an environment, from seed 0."""
-        torch.manual_seed(0)
-        return make_env(self.env_cls, self.num_envs, self.config, self.device)
-
-    def reset(self, env: Any) -> Batch:
-        """Return the observations after a reset, [B, ...], their form checked."""
-        return checked_reset(env, self.num_envs, None, self.device)
-
-    def actions(self, env: Any) -> Batch:
-        """Return random actions, [B, *A], from the generator as it stands."""
-        return env.action_spec.to(self.device).rand((self.num_envs,))
-
-
 def check_construction(subject: Subject) -> None:
     """Make it, with specs that can be used."""
-    subject.make()
+    env, rows = subject.make(), subject.num_envs
+    suspects = [(path, leaf) for path, leaf in spec_leaves(env) if leaf.shape[0] == rows]
+    others = dict(spec_leaves(replace(subject, num_envs=rows + 1).make())) if suspects else {}
+    for path, leaf in suspects:
+        if path in others and others[path].shape[0] == rows + 1:
+            refuse_batch(type(env).__name__, path, leaf)
 
 
 def check_reset(subject: Subject) -> None:
@@ -63,22 +37,24 @@ def check_reset(subject: Subject) -> None:
     _check_values(env, subject.reset(env), f"{type(env).__name__}.reset")
 
 
-def check_steps(subject: Subject) -> None:
+def check_steps(subject: Subject) -> str | None:
     """Take steps with random actions: form, finite, and within the spec."""
     env = subject.make()
     subject.reset(env)
-    for step, obs, rewards in _walk(subject, env):
+    notes: list[str] = []
+    for step, obs, rewards in walk(subject, env, notes.append):
         where = f"{type(env).__name__}.step (step {step})"
         _check_values(env, obs, where)
         assert rewards is not None
         _refuse(REWARDS, ~rewards.isfinite().all(1), "is NaN or infinite", where)
+    return notes[0] if notes else None
 
 
 def check_seed(subject: Subject) -> None:
     """Run twice from one seed: the same must come out, and chance must go on from it."""
     env, other = subject.make(), subject.make()
     name = type(env).__name__
-    differing = _difference(env, _trajectory(subject, env), _trajectory(subject, other))
+    differing = difference(env, trajectory(subject, env), trajectory(subject, other))
     if differing:
         raise EnvError(
             f"{name}: {differing} from one run to another with the same seed: draw random numbers from "
@@ -86,24 +62,32 @@ def check_seed(subject: Subject) -> None:
         )
     after = []
     for seed in (1, 2):
-        _trajectory(subject, env, seed=seed)
+        trajectory(subject, env, seed=seed)
         after.append(torch.rand(4))
     if torch.equal(*after):
         raise EnvError(f"{name} seeds torch's generator itself: every run would be the same; leave that out")
 
 
-def check_config(subject: Subject) -> None:
-    """Reset it with options: none, an empty dictionary, and its own."""
+def check_config(subject: Subject) -> str | None:
+    """Reset it with options: none, an empty dictionary, and its own; see whether it reads its own."""
     env = subject.make()
     for config in (None, {}, dict(subject.config or {})):
         checked_reset(env, subject.num_envs, config, subject.device)
+    if not subject.config:
+        return None
+    reads = OptionReads(subject.config)
+    env = replace(subject, config=reads).make()
+    subject.reset(env)
+    deque(walk(subject, env), maxlen=0)
+    checked_reset(env, subject.num_envs, reads, subject.device)
+    return reads.unread(type(env).__name__)
 
 
 def check_batch_sizes(subject: Subject) -> None:
     """Make, reset and step it with other numbers of simulations: 1, and an odd one."""
     for num_envs in (1, subject.num_envs + 1):
         other = replace(subject, num_envs=num_envs, steps=2)
-        _trajectory(other, other.make())
+        trajectory(other, other.make())
 
 
 def check_ownership(subject: Subject) -> str | None:
@@ -120,7 +104,7 @@ def check_ownership(subject: Subject) -> str | None:
     said = [
         f"what {name} returned changes later: rlstack copies it, others may not; return a clone"
         for now, then in zip(kept, before, strict=True)
-        if _difference(env, [(0, *now)], [(0, *then)])
+        if difference(env, [(0, *now)], [(0, *then)])
     ][:1]
     both = (specs.parts(batch, env.action_spec) for batch in (actions, handed))
     if any(not torch.equal(one, two) for (_, one, _), (_, two, _) in zip(*both, strict=True)):
@@ -133,9 +117,9 @@ def check_independence(subject: Subject) -> str | None:
     env = subject.make()
     torch.manual_seed(0)
     first = subject.reset(env).clone()
-    deque(_walk(subject, env), maxlen=0)
+    deque(walk(subject, env), maxlen=0)
     torch.manual_seed(0)
-    differs = _difference(env, [(-1, first, None)], [(-1, subject.reset(env), None)])
+    differs = difference(env, [(-1, first, None)], [(-1, subject.reset(env), None)])
     if not differs:
         return None
     return f"what {type(env).__name__}.reset returns depends on what was before it: is that meant?"
@@ -151,17 +135,17 @@ def check_state(subject: Subject) -> str | None:
         return f"{name} has no state_dict and load_state_dict: a resumed run resets it"
     # As far as it may go, in two parts.
     half = replace(subject, steps=max(1, most_steps(env, subject.steps) // 2))
-    deque(_walk(half, env), maxlen=0)
+    deque(walk(half, env), maxlen=0)
     try:
         packed = pack(env_state(env), f"{name}.state_dict()")
     except TypeError as error:
         raise EnvError(str(error)) from None
     state = unpack(packed[0], {key: value.clone() for key, value in packed[1].items()})
     torch.manual_seed(0)
-    after = list(_copies(_walk(half, env)))
+    after = list(copies(walk(half, env)))
     load_env_state(other, state)
     torch.manual_seed(0)
-    differing = _difference(env, after, list(_copies(_walk(half, other))))
+    differing = difference(env, after, list(copies(walk(half, other))))
     if differing:
         raise EnvError(f"{name}: {differing} after load_state_dict: state_dict should hold all that changes")
     return None
@@ -204,6 +188,8 @@ def check_training(subject: Subject) -> str | None:
         raise
     except (TypeError, ValueError) as error:
         return f"it needs a model or a distribution of its own: {error}"
+    # It has been said of the steps.
+    algorithm.collector.notice = None
     with torch.enable_grad():
         for _ in range(2):
             algorithm.collect()
@@ -213,12 +199,6 @@ def check_training(subject: Subject) -> str | None:
     return None
 
 
-def _leaves(value: Any, spec: specs.TensorSpec) -> Iterator[tuple[str, Tensor, specs.TensorSpec]]:
-    """Yield name, numbers and spec of each part of observations [B, ...]."""
-    for path, part, leaf in specs.parts(value, spec):
-        yield ".".join((OBS, *path)), part, leaf
-
-
 def _refuse(name: str, bad: Tensor, what: str, where: str) -> None:
     """Raise an error that names the first environment of those that are bad, [B]."""
     if bad.any():
@@ -226,7 +206,7 @@ def _refuse(name: str, bad: Tensor, what: str, where: str) -> None:
 
 
 def _check_values(env: Any, obs: Batch, where: str) -> None:
-    for name, value, leaf in _leaves(obs, env.observation_spec):
+    for name, value, leaf in named_leaves(obs, env.observation_spec):
         if value.is_floating_point():
             _refuse(name, ~value.isfinite().flatten(1).all(1), "is NaN or infinite", where)
         bad = specs.outside(value, leaf).flatten(1).any(1)
@@ -245,50 +225,3 @@ class _ReadsBack(TorchDispatchMode):
         if name in _READ_BACK:
             self.found.add(name.removeprefix("aten::").lstrip("_"))
         return func(*args, **(kwargs or {}))
-
-
-def most_steps(env: Any, steps: int) -> int:
-    """Return how many of so many steps may be taken after a reset."""
-    return min(steps, getattr(env, "max_horizon", None) or steps)
-
-
-_Moment: TypeAlias = tuple[int, Batch, Tensor | None]
-"""A step, -1 after a reset, the observations and the rewards."""
-
-
-def _walk(subject: Subject, env: Any) -> Iterator[_Moment]:
-    """Take steps with random actions that are the same each time, without touching torch's generator."""
-    for step in range(most_steps(env, subject.steps)):
-        with keep_random_state(subject.device):
-            torch.manual_seed(step)
-            actions = subject.actions(env)
-        yield step, *checked_step(env, subject.num_envs, actions, step, subject.device)
-
-
-def _copies(moments: Iterable[_Moment]) -> Iterator[_Moment]:
-    """Yield them as they are now: the environment may go on writing into them."""
-    for step, obs, rewards in moments:
-        yield step, obs.clone(), None if rewards is None else rewards.clone()
-
-
-def _trajectory(subject: Subject, env: Any, *, seed: int = 0) -> list[_Moment]:
-    """Return a reset and all steps, from a seed of torch's generator."""
-    torch.manual_seed(seed)
-    first: _Moment = (-1, subject.reset(env), None)
-    return [*_copies([first]), *_copies(_walk(subject, env))]
-
-
-def _difference(env: Any, ones: list[_Moment], others: list[_Moment]) -> str | None:
-    """Return where two trajectories differ first, in words; None if they don't."""
-    for (step, obs, rewards), (_, other_obs, other_rewards) in zip(ones, others, strict=True):
-        named = [(name, value) for name, value, _ in _leaves(obs, env.observation_spec)]
-        others_named = [value for _, value, _ in _leaves(other_obs, env.observation_spec)]
-        if rewards is not None and other_rewards is not None:
-            named.append((REWARDS, rewards))
-            others_named.append(other_rewards)
-        for (name, value), other in zip(named, others_named, strict=True):
-            bad = (value != other).flatten(1).any(1)
-            if bad.any():
-                where = "after the reset" if step < 0 else f"in step {step}"
-                return f"{name} of environment {int(bad.nonzero()[0])} differs {where}"
-    return None
