@@ -11,7 +11,6 @@ import pytest
 
 from rlstack import Trainer, checkpoint, signals
 from rlstack.conditions import Condition, HitsUpperBound
-from rlstack.console import LastingOutput
 from rlstack.env import DiscreteDummyEnv
 from rlstack.signals import interruptible
 
@@ -171,18 +170,6 @@ def test_systems_without_some_of_them(monkeypatch):
         signal.raise_signal(signal.SIGTERM)
     assert interrupt.signum == signal.SIGTERM
     assert signal.getsignal(signal.SIGTERM) is before
-
-
-def test_output_that_nobody_reads_any_more_is_left_out():
-    read, write = os.pipe()
-    with os.fdopen(write, "w", buffering=1) as stream:
-        output = LastingOutput(stream)
-        assert output.write("heard\n") == 6
-        assert os.read(read, 100) == b"heard\n"
-        os.close(read)
-        assert output.write("lost\n") == 5
-        output.flush()
-        assert not output.isatty()
 
 
 COMMAND = (

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from . import specs
 from .policies import Policy, RecurrentPolicy
 from .tracked_run import TrackingError
-from .tracking_uris import mlflow_at, without_passwords
+from .tracking_uris import mlflow_at, tracking_uri, without_passwords
 
 _ROWS = 2
 """Of the example; torch.export would take a single row for a constant."""
@@ -87,7 +87,7 @@ def log_policy(policy: Policy | RecurrentPolicy, run_id: str, uri: str | None = 
         acting = Acting(copy.deepcopy(policy).cpu().eval())
         inputs = _example(acting.policy)
         signature = _signature(acting, inputs)
-        store = mlflow_at(uri or mlflow.get_tracking_uri())
+        store = mlflow_at(uri or tracking_uri())
         with warnings.catch_warnings(), store, mlflow.start_run(run_id=run_id):
             warnings.simplefilter("ignore")
             # The run ends as it was, whatever becomes of the model.
