@@ -210,7 +210,7 @@ def test_classes_within_classes_and_packages(project):
     sys.path.append(str(project))
     found = find_class("packed.inner:Outer.Inner", "env")
     assert dump({"env": found}) == "env: packed.inner:Outer.Inner\n"
-    assert dump({"env": CartPole}) == "env: rlstack.env.classic.CartPole\n"
+    assert dump({"env": CartPole}) == "env: rlstack.env.CartPole\n"
 
 
 def test_runs_of_earlier_releases_are_read(project):

@@ -6,6 +6,15 @@ import sys
 import pytest
 
 import rlstack
+from rlstack import distributions, env, models
+from rlstack.public_names import public_name
+
+NAMED = {
+    distributions: ["Categorical", "Normal", "SquashedNormal"],
+    env: ["CartPole", "MountainCar", "Pendulum", "DiscreteDummyEnv", "ContinuousDummyEnv"],
+    models: ["DiscreteMLP", "ContinuousMLP", "DiscreteLSTM", "ContinuousLSTM"],
+}
+"""What stands in policies and configurations."""
 
 
 def loaded_after(code):
@@ -65,3 +74,10 @@ def test_help_is_answered_within_half_a_second():
         return time.perf_counter() - start
 
     assert min(seconds() for _ in range(3)) < 0.5
+
+
+@pytest.mark.parametrize("home", [distributions, env, models])
+def test_names_in_files_are_where_they_say(home):
+    """Also after a class has moved to another module of its package: files outlive versions."""
+    for name in NAMED[home]:
+        assert public_name(getattr(home, name)) == f"{home.__name__}.{name}"

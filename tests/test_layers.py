@@ -9,15 +9,15 @@ import rlstack
 
 SOURCE = Path(rlstack.__file__).parent
 ORDER = """
-    nested data rows specs spec_json moments schedulers other_names hparams keywords distributions
-    encoders models files journal trees policy_file policies params policy_check watch horizon_watch
-    env.unread env.base env.spec_watch env.dummy env.classic env buffer ppo advantages device workers
-    passes kernels.base kernels.mlp kernels.lstm kernels.outputs kernels.passes kernels reward_watch
-    collector optimizers learner holdings capture engine executor graph_executor select_engine algorithm
-    env.subject env.checks env.check class_files config checkpoint run_options tracked_run tracking_uris
-    run_lock restore run_dir guards conditions tracking_faults tracking sync signals keeper trainer
-    recipes names run_config display mlflow_model session inspection listing speed completion console
-    cli_tools cli __main__
+    nested public_names data rows specs spec_json moments schedulers other_names hparams keywords
+    distributions encoders models files journal trees policy_file policies params policy_check watch
+    horizon_watch env.unread env.base env.spec_watch env.dummy env.classic env buffer ppo advantages
+    device workers passes kernels.base kernels.mlp kernels.lstm kernels.outputs kernels.passes kernels
+    reward_watch collector optimizers learner holdings capture engine executor graph_executor
+    select_engine algorithm env.subject env.checks env.check class_files config checkpoint run_options
+    tracked_run tracking_uris run_lock restore run_dir guards conditions tracking_faults tracking sync
+    signals keeper trainer recipes names run_config display mlflow_model session inspection listing speed
+    completion console cli_tools cli __main__
 """.split()  # noqa: SIM905 (a list of 40 strings reads worse)
 
 

@@ -14,6 +14,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from .public_names import public_module
+
 _PRIVATE = "_file"
 """How the names begin that only this process knows."""
 _INSTALLED = {"site-packages", "dist-packages"}
@@ -78,8 +80,8 @@ def name_class(cls: type, base: Path | None = None) -> str:
         cls: The class.
         base: Directory from which its file is named, if it is named by that; None is the working directory.
     """
-    name, qualname = cls.__module__, cls.__qualname__
-    module = sys.modules.get(name)
+    name, qualname = public_module(cls.__module__), cls.__qualname__
+    module = sys.modules.get(cls.__module__)
     spec = getattr(module, "__spec__", None)
     if name == "__main__" and spec is not None and "." in spec.name:
         # python -m package.module

@@ -12,6 +12,7 @@ from .hparams import Hparams
 from .nested import flatten
 from .policies import Policy, RecurrentPolicy
 from .policy_file import uncompiled
+from .public_names import public_name
 
 
 def describe_params(
@@ -65,7 +66,7 @@ def _text(value: Any) -> str:
         case torch.nn.Module():
             return type(value).__qualname__
     if isinstance(value, type) or inspect.isfunction(value):
-        return f"{value.__module__}.{value.__qualname__}"
+        return public_name(value)
     if is_dataclass(value):
         return type(value).__qualname__
     return re.sub(r" at 0x[0-9a-fA-F]+", "", str(value))

@@ -14,6 +14,7 @@ from .distributions import Distribution, check_bounds, default_distribution
 from .models import Model, RecurrentModel
 from .moments import ObservationNormalizer
 from .policy_file import PolicyFileError
+from .public_names import public_name
 from .trees import detached
 
 
@@ -196,9 +197,9 @@ class _Policy(nn.Module, ABC):
             "policy": type(self).__name__,
             "observation_spec": spec_json.to_json(self.observation_spec),
             "action_spec": spec_json.to_json(self.action_spec),
-            "model_cls": policy_file.name_of(type(policy_file.uncompiled(self.model))),
+            "model_cls": public_name(type(policy_file.uncompiled(self.model))),
             "model_config": self.model.config,
-            "distribution_cls": policy_file.name_of(self.distribution_cls),
+            "distribution_cls": public_name(self.distribution_cls),
             "normalize_observations": self.normalizer is not None,
             **({"clip_actions": self._clips} if self._may_clip else {}),
         }

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from . import distributions, models, spec_json
 from .files import write_file
+from .public_names import public_name
 from .trees import storable
 
 _FORMAT, _UNSEALED = "rlstack.policy.2", "rlstack.policy.1"
@@ -160,11 +161,6 @@ def _from_plain(policy: nn.Module, state: dict[str, Any], prefix: str, *_: Any) 
     state.update(renamed)
 
 
-def name_of(cls: type) -> str:
-    """Return what a class is called in files."""
-    return f"{cls.__module__}.{cls.__qualname__}"
-
-
 def _resolve(
     description: Mapping[str, Any], option: str, own: Mapping[str, Any], path: str | os.PathLike[str]
 ) -> Any:
@@ -177,10 +173,10 @@ def _resolve(
 
 
 _MODELS = {
-    name_of(cls): cls
+    public_name(cls): cls
     for cls in (models.DiscreteMLP, models.ContinuousMLP, models.DiscreteLSTM, models.ContinuousLSTM)
 }
 _DISTRIBUTIONS = {
-    name_of(cls): cls
+    public_name(cls): cls
     for cls in (distributions.Categorical, distributions.Normal, distributions.SquashedNormal)
 }
