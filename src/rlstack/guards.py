@@ -7,7 +7,7 @@ from typing import Final, final
 from . import data
 from .algorithm import Algorithm, RecurrentAlgorithm
 from .checkpoint import Checkpoint, CheckpointError
-from .data import Config, NonFiniteError, Stats
+from .data import NonFiniteError
 from .restore import state_for
 from .run_options import OnNonFinite
 
@@ -43,33 +43,25 @@ class Guard:
         self.goes_back = way == "restore"
         self._way, self._algorithm, self._last = way, algorithm, last
 
-    def update(self, env_config: Config | None) -> tuple[Stats, int]:
-        """Collect a horizon and update the policy once; return the statistics, and how many horizons it took.
+    def handle(self, error: NonFiniteError, in_a_row: int) -> None:
+        """Make ready to collect anew after an error.
 
         Args:
-            env_config: Options for the environment's next reset and those after it.
+            error: What happened.
+            in_a_row: How often it has since the last update, this time included.
 
         Raises:
-            EnvError: If the environment breaks its contract.
             NonFiniteError: If that is to be raised, or there were too many.
             CheckpointError: If there is no sound checkpoint to go back to.
         """
-        algorithm, horizons, faults = self._algorithm, 0, 0
-        while True:
-            try:
-                stats = algorithm.collect(env_config=env_config)
-                horizons += 1
-                return stats | algorithm.step(), horizons
-            except NonFiniteError as error:
-                faults += 1
-                if self._way == "raise":
-                    raise
-                if self._way == "restore":
-                    self._restore(error)
-                elif faults > _MOST_IN_A_ROW:
-                    raise NonFiniteError(f"{error} (after {_MOST_IN_A_ROW} others in a row)") from error
-                else:
-                    _log.warning("skipped: %s", error)
+        if self._way == "raise":
+            raise error
+        if self._way == "restore":
+            self._restore(error)
+        elif in_a_row > _MOST_IN_A_ROW:
+            raise NonFiniteError(f"{error} (after {_MOST_IN_A_ROW} others in a row)") from error
+        else:
+            _log.warning("skipped: %s", error)
 
     def _restore(self, error: NonFiniteError) -> None:
         learner = self._algorithm.learner

@@ -12,7 +12,7 @@ from typing import Self, final
 from . import checkpoint
 from .algorithm import Algorithm, RecurrentAlgorithm
 from .conditions import Condition, any_of
-from .data import Config, Stats
+from .data import Config, NonFiniteError, Stats
 from .env.base import EnvFactory
 from .guards import Guard
 from .keeper import Keeper
@@ -84,7 +84,7 @@ class Trainer:
             run_dir = RunDir.begin(run_dir, checkpoint_config or {}, options, self.algorithm)
         self.run_dir: RunDir | None = run_dir
         with closed_on_error(run_dir):
-            self._guard = Guard(self.algorithm, on_nonfinite, run_dir and run_dir.read_latest)
+            self._nonfinite = Guard(self.algorithm, on_nonfinite, run_dir and run_dir.read_latest)
             run = track_as(self.algorithm.params, run_dir and run_dir.path)
             self.tracker = Tracker(run, run_dir and run_dir.journal, enabled=track)
             self._keeper = Keeper(self.algorithm, run_dir, self.tracker, system_metrics=system_metrics)
@@ -279,7 +279,16 @@ class Trainer:
                 self.tracker.close(status)
 
     def _update(self, env_config: Config | None) -> Stats:
+        """Collect a horizon and update the policy once; after NaN or infinity, as `on_nonfinite` says."""
         self._keeper.begin()
-        if self._guard.goes_back and self.run_dir is not None and self.run_dir.saved < 0:
+        if self._nonfinite.goes_back and self.run_dir is not None and self.run_dir.saved < 0:
             self._keeper.try_to_save()
-        return self._keeper.count(*self._guard.update(env_config))
+        horizons = faults = 0
+        while True:
+            try:
+                stats = self.algorithm.collect(env_config=env_config)
+                horizons += 1
+                return self._keeper.count(stats | self.algorithm.step(), horizons)
+            except NonFiniteError as error:
+                faults += 1
+                self._nonfinite.handle(error, faults)
