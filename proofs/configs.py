@@ -69,7 +69,7 @@ HAND_WRITTEN = [
     ("algorithm_config: {horizon: true}", "algorithm_config.horizon is True, expected an integer"),
     ("algorithm_config: {gamma: 1.5}", "algorithm_config.gamma is 1.5, expected a number at most 1"),
     ("algorithm_config: {gamma: -1}", "algorithm_config.gamma is -1, expected a number at least 0"),
-    ("algorithm_config: {gamma: .nan}", "algorithm_config.gamma is '.nan', expected a number"),
+    ("algorithm_config: {gamma: .nan}", "algorithm_config.gamma is nan, expected a finite number"),
     ("algorithm_config: {gamma: 1e400}", "algorithm_config.gamma is inf"),
     ("algorithm_config: {enable_amp: on}", "algorithm_config.enable_amp is 'on', expected True or False"),
     ("algorithm_config: {enable_amp: 1}", "algorithm_config.enable_amp is 1, expected True or False"),
