@@ -9,7 +9,7 @@ import os
 import re
 import sys
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
-from itertools import chain, count
+from itertools import count, takewhile
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -45,12 +45,15 @@ def import_file(path: Path) -> ModuleType:
         Exception: Whatever it raises itself.
     """
     path = path.resolve()
-    for name in chain(("__main__", path.stem), (f"{_PRIVATE}{number}_{path.stem}" for number in count(1))):
+    private = (f"{_PRIVATE}{number}_{path.stem}" for number in count(1))
+    taken = list(takewhile(lambda name: name in sys.modules, private))
+    for name in ("__main__", path.stem, *taken):
         module = sys.modules.get(name)
         if module is not None and _file_of(module) == path:
             return module
-        if module is None and (name != path.stem or _is_free(name, path)):
-            break
+    name = path.stem
+    if name in sys.modules or not _is_free(name, path):
+        name = f"{_PRIVATE}{len(taken) + 1}_{path.stem}"
     if str(path.parent) not in sys.path:
         sys.path.insert(0 if name == path.stem else len(sys.path), str(path.parent))
     spec = spec_from_file_location(name, path)
