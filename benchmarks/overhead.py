@@ -24,8 +24,8 @@ WARM_UP = 10.0
 def contest(how: str, num_envs: int, seconds: float) -> float:
     """Return updates per second after the warm-up."""
     from rlstack import Trainer
+    from rlstack.common.types import Stats
     from rlstack.conditions import Condition, TimesOut
-    from rlstack.data import Stats
     from rlstack.env import DiscreteDummyEnv
 
     trainer = Trainer(DiscreteDummyEnv, algorithm_config={"num_envs": num_envs, "seed": 0, "device": "cpu"})

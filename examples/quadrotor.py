@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from rlstack import Algorithm
-from rlstack.data import Stats, keep_random_state
+from rlstack.common.random_state import keep_random_state
+from rlstack.common.types import Stats
 from rlstack.env import Env
 from rlstack.specs import Bounded, Unbounded
 

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 from click.testing import CliRunner
 
-from rlstack.cli import main
+from rlstack.cli.app import main
 
 GOOD: dict[str, Any] = {
     "env": "cartpole",

@@ -6,9 +6,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from rlstack import Algorithm, checkpoint
-from rlstack.checkpoint import CheckpointError
+from rlstack import Algorithm
+from rlstack.common.errors import CheckpointError
 from rlstack.env import CartPole
+from rlstack.runs import checkpoint
 
 INFO = {"collects": 1, "env_steps": 16, "stats": {"returns/mean": 1.0}}
 

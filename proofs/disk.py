@@ -9,9 +9,10 @@ from typing import Any
 SCRIPT = """
 import resource, signal, sys
 from pathlib import Path
-from rlstack import Trainer, checkpoint
+from rlstack import Trainer
+from rlstack.runs import checkpoint
 from rlstack.env import CartPole
-from rlstack.journal import JOURNAL, read_rows
+from rlstack.tracking.journal import JOURNAL, read_rows
 directory, how = Path(sys.argv[1]), sys.argv[2]
 config = {"num_envs": 8, "horizon": 8, "model_config": {"hiddens": [32]}, "device": "cpu"}
 trainer = Trainer(

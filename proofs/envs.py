@@ -14,9 +14,8 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from rlstack import Algorithm, RecurrentAlgorithm, Trainer
-from rlstack.data import NonFiniteError
+from rlstack.common.errors import HparamsError, NonFiniteError
 from rlstack.env import Env, EnvError
-from rlstack.hparams import HparamsError
 from rlstack.models import DiscreteMLP, Model
 from rlstack.specs import Bounded, Categorical, Composite, MultiCategorical, Unbounded
 

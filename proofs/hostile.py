@@ -13,16 +13,14 @@ from typing import Any
 
 import torch
 
-from rlstack import Algorithm, Policy, Trainer, checkpoint
-from rlstack.checkpoint import CheckpointError
+from rlstack import Algorithm, Policy, Trainer
+from rlstack.cli.run_config import RunConfig
+from rlstack.common.errors import CheckpointError, HparamsError, PolicyFileError, RunDirError, TrackingError
 from rlstack.env import CartPole
-from rlstack.hparams import HparamsError
-from rlstack.inspection import inspect
-from rlstack.journal import JOURNAL, Journal, read_rows
-from rlstack.policy_file import PolicyFileError
-from rlstack.run_config import RunConfig
-from rlstack.run_options import RunDirError
-from rlstack.tracked_run import TrackingError, read_tracked_run
+from rlstack.runs import checkpoint
+from rlstack.runs.inspect import inspect
+from rlstack.tracking.journal import JOURNAL, Journal, read_rows
+from rlstack.tracking.mlflow_run import read_tracked_run
 
 _LONGEST = 5
 """Seconds that reading any of them may take."""

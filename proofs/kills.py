@@ -16,9 +16,9 @@ from typing import Any
 
 import torch
 
-from rlstack import checkpoint
-from rlstack.journal import JOURNAL, read_rows
-from rlstack.trees import pack
+from rlstack.common.serialization import pack
+from rlstack.runs import checkpoint
+from rlstack.tracking.journal import JOURNAL, read_rows
 
 COMMAND = (
     *("train", "cartpole", "num_envs=8", "horizon=8", "sgd_minibatch_size=16", "model_config.hiddens=[16]"),

@@ -1,6 +1,6 @@
 """R2: what was stopped and resumed ends with the bits of what never stopped, in every mode.
 
-The tests of `tests/test_resume.py` compare all of the state, with torch.equal.
+The tests of `tests/runs/test_resume.py` compare all of the state, with torch.equal.
 """
 
 import re
@@ -16,7 +16,7 @@ def prove(directory: Path) -> dict[str, Any]:
     """Run the matrix; return how many of its tests passed, and what was said of the others."""
     command = [sys.executable, "-m", "pytest", "-q", "-n", "2", "-p", "no:cacheprovider"]
     done = subprocess.run(
-        [*command, "tests/test_resume.py"], cwd=ROOT, capture_output=True, text=True, check=False
+        [*command, "tests/runs/test_resume.py"], cwd=ROOT, capture_output=True, text=True, check=False
     )
     passed = re.search(r"(\d+) passed", done.stdout)
     faults = re.findall(r"^(?:FAILED|ERROR) .*", done.stdout, re.MULTILINE)

@@ -19,8 +19,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from rlstack.journal import JOURNAL, read_rows
-from rlstack.tracked_run import read_tracked_run
+from rlstack.tracking.journal import JOURNAL, read_rows
+from rlstack.tracking.mlflow_run import read_tracked_run
 
 HOST = "127.0.0.1"
 SHORT = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "2"}

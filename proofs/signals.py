@@ -13,8 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from rlstack import checkpoint
-from rlstack.checkpoint import CheckpointError
+from rlstack.common.errors import CheckpointError
+from rlstack.runs import checkpoint
 
 COMMAND = (
     *("train", "cartpole", "num_envs=8", "horizon=8", "sgd_minibatch_size=16", "model_config.hiddens=[16]"),

@@ -8,7 +8,7 @@ import torch
 from filelock import FileLock
 from hypothesis import settings
 
-from rlstack import device
+from rlstack.ppo import precision
 
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 os.environ["MLFLOW_LOGGING_LEVEL"] = "WARNING"
@@ -38,8 +38,8 @@ def float64():
 @pytest.fixture
 def half(monkeypatch):
     """Compute in 16 bits where that is asked for, even if this CPU emulates it; return whether it needn't."""
-    native = device.has_half()
-    monkeypatch.setattr(device, "has_half", lambda: True)
+    native = precision.has_half()
+    monkeypatch.setattr(precision, "has_half", lambda: True)
     return native
 
 

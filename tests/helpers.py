@@ -53,7 +53,7 @@ class CompositeModel(Model):
 
     def __init__(self, observation_spec, action_spec, /, size=8):
         super().__init__(observation_spec, action_spec, size=size)
-        from rlstack.encoders import ObservationEncoder
+        from rlstack.models.encoder import ObservationEncoder
 
         self.encoder = ObservationEncoder(observation_spec)
         self.net = torch.nn.Linear(self.encoder.size, 4)

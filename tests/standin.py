@@ -7,7 +7,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from rlstack.capture import Recording
+from rlstack.engine.capture import Recording
 
 READS_BACK = {"aten::_local_scalar_dense", "aten::nonzero", "aten::is_nonzero"}
 
@@ -60,8 +60,8 @@ def like_on_a_gpu(make, *args, recorder=None, **options):
     """
     with ExitStack() as stack:
         for name in ("learner.reads_wait", "optimizers.can_record"):
-            stack.enter_context(patch(f"rlstack.{name}", lambda device: True))
-        stack.enter_context(patch("rlstack.select_engine.make_recorder", lambda hparams, device: recorder))
+            stack.enter_context(patch(f"rlstack.ppo.{name}", lambda device: True))
+        stack.enter_context(patch("rlstack.engine.select.make_recorder", lambda hparams, device: recorder))
         return make(*args, **options)
 
 

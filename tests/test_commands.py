@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from rlstack.cli import main
-from rlstack.recipes import RECIPES
+from rlstack.cli.app import main
+from rlstack.cli.recipes import RECIPES
 
 TINY = ["num_envs=8", "horizon=8", "sgd_minibatch_size=None", "device=cpu"]
 SMALL = [*TINY, "model_config.hiddens=[8]", "--max-updates", "1"]
@@ -59,7 +59,7 @@ def printed(pattern, text):
 
 @pytest.mark.parametrize("tracking", [None, "off", "sqlite:///a store.db"])
 def test_to_go_on(tracking, tracked_work, monkeypatch):
-    monkeypatch.setattr("rlstack.session.log_policy", lambda *_: "none")
+    monkeypatch.setattr("rlstack.cli.train.log_policy", lambda *_: "none")
     shutil.copy("mlflow.db", "a store.db")
     Path("my envs").mkdir()
     Path("my envs/my-env.py").write_text("from rlstack.env import DiscreteDummyEnv as Mine\n")
@@ -75,7 +75,7 @@ def test_to_go_on(tracking, tracked_work, monkeypatch):
 
 def test_what_sends_the_rest(tracked_work, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr("rlstack.tracking.Tracker._send", lambda self, *, everything: 1 / 0)
+        patch.setattr("rlstack.tracking.mlflow_sender.MlflowSender._send", lambda self, *, everything: 1 / 0)
         said = run("train", "cartpole", *SMALL, "--run-dir", "a run")
     command = printed("to send them: (.*)$", said)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///elsewhere.db")
@@ -147,7 +147,7 @@ QUICK = {
 
 @pytest.mark.parametrize("line", examples())
 def test_examples_of_the_help(line, tracked_work, monkeypatch):
-    monkeypatch.setattr("rlstack.session.log_policy", lambda *_: "none")
+    monkeypatch.setattr("rlstack.cli.train.log_policy", lambda *_: "none")
     mine = "from rlstack.env import CartPole\nclass MyEnv(CartPole.__base__):\n"
     mine += "    defaults, starts = {**CartPole.defaults, 'mass': 1.0}, CartPole.starts\n"
     mine += "    num_observations, num_choices, _advance = 4, 2, CartPole._advance\n"

@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from rlstack import Algorithm, Policy, RecurrentAlgorithm, RecurrentPolicy, Trainer
-from rlstack.buffer import Sequences
 from rlstack.env import CartPole, ContinuousDummyEnv, DiscreteDummyEnv, MountainCar, Pendulum
+from rlstack.ppo.rollout_buffer import Sequences
 
+from .engine.test_engine import LSTM, MODES, UNFIT, Rebinding, train
 from .helpers import Stateless, parameters, update
 from .standin import Notes, record
-from .test_engine import LSTM, MODES, UNFIT, Rebinding, train
 
 NEEDS_CUDA = [
     pytest.mark.gpu,

@@ -8,10 +8,10 @@ from click.testing import CliRunner
 from tensordict import TensorDict
 
 from rlstack import Algorithm, RecurrentAlgorithm, Trainer, specs
-from rlstack.cli import main
+from rlstack.cli.app import main
 from rlstack.distributions import Normal
 from rlstack.env import Env
-from rlstack.env.check import check_env
+from rlstack.env_check.report import check_env
 from rlstack.models import Model
 
 from .helpers import SMALL, parameters, update

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from rlstack.hparams import Hparams, HparamsError, RecurrentHparams
+from rlstack.common.errors import HparamsError
+from rlstack.hparams import Hparams, RecurrentHparams
 
 CONTRACT = {
     "env_config": None,

@@ -7,7 +7,7 @@ import pytest
 
 import rlstack
 from rlstack import distributions, env, models
-from rlstack.public_names import public_name
+from rlstack.common.public_names import public_name
 
 NAMED = {
     distributions: ["Categorical", "Normal", "SquashedNormal"],
@@ -29,14 +29,14 @@ def ast_list(text):
     return [part.strip("' ") for part in text.strip("[]").split(",") if part]
 
 
-HELP = "import contextlib, rlstack.cli\nwith contextlib.suppress(SystemExit): rlstack.cli.main({})"
+HELP = "import contextlib, rlstack.cli.app\nwith contextlib.suppress(SystemExit): rlstack.cli.app.main({})"
 
 
 @pytest.mark.parametrize(
     "code",
     [
         "import rlstack; rlstack.__version__; dir(rlstack)",
-        "import rlstack.cli, rlstack.recipes",
+        "import rlstack.cli.app, rlstack.cli.recipes",
         HELP.format(["--help"]),
         HELP.format(["train", "--help"]),
     ],

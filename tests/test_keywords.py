@@ -15,11 +15,11 @@ from click.testing import CliRunner
 
 import rlstack
 from rlstack import Algorithm, HparamsError, RecurrentAlgorithm, Trainer
-from rlstack.cli import main
+from rlstack.cli.app import main
+from rlstack.cli.run_config import RunConfig
+from rlstack.common.other_names import ELSEWHERE, LIBRARIES, TABLE
 from rlstack.env import DiscreteDummyEnv
 from rlstack.keywords import meanings
-from rlstack.other_names import ELSEWHERE, LIBRARIES, TABLE
-from rlstack.run_config import RunConfig
 
 ROOT = Path(__file__).parent.parent
 KINDS = [

@@ -7,12 +7,11 @@ import torch
 from tensordict import TensorDict
 from torch import nn
 
-from rlstack import Algorithm, Policy, Trainer, checkpoint
+from rlstack import Algorithm, Policy, Trainer
+from rlstack.common.errors import EnvError, HparamsError, PolicyFileError
 from rlstack.env import DiscreteDummyEnv
-from rlstack.env.base import EnvError
-from rlstack.hparams import HparamsError
 from rlstack.models import DiscreteMLP, Model
-from rlstack.policy_file import PolicyFileError
+from rlstack.runs import checkpoint
 
 
 class Layout(Model):

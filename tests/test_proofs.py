@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from proofs import configs, damage, disk, envs, hostile, kills, memory, outages, seeds, signals
 
 from rlstack import RecurrentAlgorithm
-from rlstack.cli import main
+from rlstack.cli.app import main
 
 
 def test_damage(tmp_path):

@@ -8,12 +8,13 @@ import mlflow
 import pytest
 from click.testing import CliRunner
 
-from rlstack import Trainer, checkpoint
-from rlstack.cli import main
+from rlstack import Trainer
+from rlstack.cli.app import main
 from rlstack.conditions import HitsUpperBound
 from rlstack.env import DiscreteDummyEnv
-from rlstack.journal import JOURNAL, read_rows
-from rlstack.tracking_uris import absolute_uri
+from rlstack.runs import checkpoint
+from rlstack.tracking.journal import JOURNAL, read_rows
+from rlstack.tracking.uris import absolute_uri
 
 from .helpers import SMALL
 

@@ -5,9 +5,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import Clock, Simulation, Work, main
 from torch import Tensor, nn
 from torch.distributions import Categorical, Normal
+
+from common import Clock, Simulation, Work, main
 
 
 def layer(before: int, after: int, gain: float = 2**0.5) -> nn.Linear:

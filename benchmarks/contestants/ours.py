@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from common import Clock, Simulation, Work, iterate, main
 from tensordict import TensorDict
 
 import rlstack
+from common import Clock, Simulation, Work, iterate, main
 from rlstack import Algorithm, RecurrentAlgorithm
 from rlstack.env import ContinuousDummyEnv, DiscreteDummyEnv, Env
 from rlstack.specs import Categorical, Unbounded

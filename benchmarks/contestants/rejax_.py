@@ -3,11 +3,12 @@
 from typing import Any
 
 import jax
-from common import Clock, Work, main
 from flax import struct
 from gymnax.environments import environment, spaces
 from jax import numpy as jnp
 from rejax import PPO
+
+from common import Clock, Work, main
 
 
 @struct.dataclass

@@ -2,11 +2,12 @@
 
 from typing import Any
 
-from common import Clock, Simulation, Work, iterate, main
 from rl8 import AlgorithmConfig, RecurrentAlgorithmConfig
 from rl8.env import ContinuousDummyEnv, DiscreteDummyEnv, Env
 from tensordict import TensorDict
 from torchrl.data import Categorical, Unbounded
+
+from common import Clock, Simulation, Work, iterate, main
 
 
 def play(work: Work, clock: Clock) -> None:

@@ -5,11 +5,12 @@ import sys
 from typing import Any
 
 import torch
-from common import Clock, Simulation, Work, main
 from rsl_rl.algorithms import PPO
 from rsl_rl.env import VecEnv
 from rsl_rl.runners import OnPolicyRunner
 from tensordict import TensorDict
+
+from common import Clock, Simulation, Work, main
 
 
 class Envs(VecEnv):  # type: ignore[misc]

@@ -5,9 +5,10 @@ from typing import Any
 import gymnasium
 import numpy as np
 import torch
-from common import Clock, Simulation, Work, main
 from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import VecEnv
+
+from common import Clock, Simulation, Work, main
 
 
 class Envs(VecEnv):

@@ -6,13 +6,14 @@ from typing import Any
 import gymnasium
 import numpy as np
 import torch
-from common import Clock, Simulation, Work, main
 from skrl.agents.torch.ppo import PPO, PPO_CFG
 from skrl.envs.wrappers.torch.base import Wrapper
 from skrl.memories.torch import RandomMemory
 from skrl.models.torch import CategoricalMixin, DeterministicMixin, GaussianMixin, Model
 from skrl.trainers.torch import SequentialTrainer
 from torch import nn
+
+from common import Clock, Simulation, Work, main
 
 
 class Envs(Wrapper):  # type: ignore[misc]

@@ -3,7 +3,6 @@
 from typing import Any
 
 import torch
-from common import Clock, Simulation, Work, main
 from tensordict import TensorDict
 from tensordict.nn import NormalParamExtractor, TensorDictModule
 from torch import nn
@@ -14,6 +13,8 @@ from torchrl.envs import EnvBase
 from torchrl.modules import MLP, ProbabilisticActor, ValueOperator
 from torchrl.objectives import ClipPPOLoss
 from torchrl.objectives.value import GAE
+
+from common import Clock, Simulation, Work, main
 
 
 class Envs(EnvBase):  # type: ignore[misc]

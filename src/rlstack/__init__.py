@@ -10,46 +10,48 @@ if TYPE_CHECKING:
     __version__: str
     from .algorithm import Algorithm as Algorithm
     from .algorithm import RecurrentAlgorithm as RecurrentAlgorithm
-    from .data import NonFiniteError as NonFiniteError
+    from .common.errors import EnvError as EnvError
+    from .common.errors import HparamsError as HparamsError
+    from .common.errors import NonFiniteError as NonFiniteError
+    from .common.errors import PolicyFileError as PolicyFileError
     from .distributions import Categorical as Categorical
     from .distributions import Distribution as Distribution
     from .distributions import Normal as Normal
     from .distributions import SquashedNormal as SquashedNormal
-    from .env import Env as Env
-    from .env import EnvError as EnvError
+    from .env.base import Env as Env
     from .hparams import Hparams as Hparams
-    from .hparams import HparamsError as HparamsError
     from .hparams import RecurrentHparams as RecurrentHparams
     from .keywords import HparamsDict as HparamsDict
     from .keywords import RecurrentHparamsDict as RecurrentHparamsDict
-    from .models import Model as Model
-    from .models import RecurrentModel as RecurrentModel
-    from .policies import Policy as Policy
-    from .policies import RecurrentPolicy as RecurrentPolicy
-    from .policy_file import PolicyFileError as PolicyFileError
-    from .trainer import Trainer as Trainer
+    from .models.base import Model as Model
+    from .models.base import RecurrentModel as RecurrentModel
+    from .policies.policy import Policy as Policy
+    from .policies.policy import RecurrentPolicy as RecurrentPolicy
+    from .runs.options import CheckpointConfig as CheckpointConfig
+    from .training.trainer import Trainer as Trainer
 
 _HOME = {
     "Algorithm": "algorithm",
     "RecurrentAlgorithm": "algorithm",
-    "NonFiniteError": "data",
+    "NonFiniteError": "common.errors",
+    "CheckpointConfig": "runs.options",
     "Categorical": "distributions",
     "Distribution": "distributions",
     "Normal": "distributions",
     "SquashedNormal": "distributions",
-    "Env": "env",
-    "EnvError": "env",
+    "Env": "env.base",
+    "EnvError": "common.errors",
     "Hparams": "hparams",
     "HparamsDict": "keywords",
-    "HparamsError": "hparams",
-    "Model": "models",
-    "RecurrentModel": "models",
-    "Policy": "policies",
-    "PolicyFileError": "policy_file",
+    "HparamsError": "common.errors",
+    "Model": "models.base",
+    "RecurrentModel": "models.base",
+    "Policy": "policies.policy",
+    "PolicyFileError": "common.errors",
     "RecurrentHparams": "hparams",
     "RecurrentHparamsDict": "keywords",
-    "RecurrentPolicy": "policies",
-    "Trainer": "trainer",
+    "RecurrentPolicy": "policies.policy",
+    "Trainer": "training.trainer",
 }
 """The module of each public name."""
 

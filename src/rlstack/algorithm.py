@@ -1,8 +1,4 @@
-"""Proximal policy optimization: collect a horizon, update the policy, again.
-
-One core serves feedforward and recurrent policies alike: feedforward is recurrence with no state and
-sequences of one step.
-"""
+"""Proximal policy optimization: collect a horizon, update the policy, again."""
 
 import logging
 import time
@@ -13,29 +9,31 @@ from typing import Any, ClassVar, Unpack, final
 
 import torch
 
-from . import data
-from .advantages import Advantages
-from .buffer import Sequences, minibatches
-from .collector import Collector
-from .data import Config, Stats
-from .device import memory_advice, resolve_device, without_emulation
+from .common import metrics, random_state
+from .common.device import resolve_device
+from .common.types import Config, Stats
+from .engine.select import default_block_size, make_backend, make_executor
 from .env.base import EnvFactory, make_env
-from .horizon_watch import HorizonWatch
 from .hparams import Hparams, RecurrentHparams
 from .keywords import HparamsDict, RecurrentHparamsDict, document
-from .learner import Learner
-from .params import describe_params
-from .policies import Policy, RecurrentPolicy
-from .policy_check import make_policy
+from .policies.policy import Policy, RecurrentPolicy
+from .policies.watch import PolicyWatch
+from .ppo.advantages import AdvantageEstimator
+from .ppo.collector import Collector
+from .ppo.horizon_watch import HorizonWatch
+from .ppo.learner import Learner
+from .ppo.make_policy import make_policy
+from .ppo.memory import memory_advice
+from .ppo.params import describe_params
+from .ppo.precision import without_emulation
+from .ppo.rollout_buffer import Sequences, minibatches
 from .schedulers import scheduler
-from .select_engine import default_block_size, make_executor, make_passes
-from .watch import PolicyWatch
 
 _log = logging.getLogger(__name__)
 
 
 class _PPO(ABC):
-    """The one core; its subclasses differ in their policy and in how long a sequence is."""
+    """The one core: feedforward is recurrence with no state and sequences of one step."""
 
     hparams_cls: ClassVar[type[Hparams]]
     policy_cls: ClassVar[type[Policy] | type[RecurrentPolicy]]
@@ -51,16 +49,20 @@ class _PPO(ABC):
             torch.manual_seed(hparams.seed)
         self.env_cls = env_cls
         self.env = make_env(env_cls, hparams.num_envs, hparams.env_config, self.device)
-        self.hparams = hparams.fit(getattr(self.env, "max_horizon", None), type(self.env).__name__)
+        self.hparams = hparams.resolve_for_env(
+            getattr(self.env, "max_horizon", None), type(self.env).__name__
+        )
         self.policy = make_policy(self.policy_cls, self.hparams, self.env, self.device)
         if self.hparams.grad_block_size is None:
             rows = default_block_size(self.policy, self.hparams, self.device)
             self.hparams = replace(self.hparams, grad_block_size=rows)
-        self.passes = make_passes(self.policy, self.hparams, self.device)
-        self.collector = Collector(self.env, self.passes, self.hparams)
-        self.learner = Learner(self.passes, self.hparams)
+        self.backend = make_backend(self.policy, self.hparams, self.device)
+        self.collector = Collector(self.env, self.backend, self.hparams)
+        self.learner = Learner(self.backend, self.hparams)
         self._sequences = Sequences(self.collector.buffer)
-        self.advantages = Advantages(self.collector.buffer, self._sequences, self.hparams, self.device)
+        self.advantages = AdvantageEstimator(
+            self.collector.buffer, self._sequences, self.hparams, self.device
+        )
         self._executor = make_executor(self.collector, self.learner, self.advantages)
         self._watch = PolicyWatch(self.policy)
         self._horizon_watch = HorizonWatch(self.hparams, getattr(self.env, "max_horizon", None))
@@ -117,8 +119,8 @@ class _PPO(ABC):
         self.env_steps += env_steps
         return {
             **stats,
-            data.ENV_RESETS: float(resets),
-            data.ENV_STEPS: float(env_steps),
+            metrics.ENV_RESETS: float(resets),
+            metrics.ENV_STEPS: float(env_steps),
             "profiling/collect_ms": 1e3 * (time.perf_counter() - start),
         }
 
@@ -137,7 +139,7 @@ class _PPO(ABC):
         start, hp = time.perf_counter(), self.hparams
         scheduled = self.lr_scheduler(self.env_steps) if self.lr_scheduler else None
         entropy_coeff = self.entropy_scheduler(self.env_steps)
-        with self.passes.threads(hp.num_envs * hp.horizon), memory_advice(hp, "step"):
+        with self.backend.threads(hp.num_envs * hp.horizon), memory_advice(hp, "step"):
             monitors = self._executor.estimate()
             sequences, total = self._sequences, len(self._sequences)
             size = total if hp.accumulate_grads else hp.minibatch_size(total)
@@ -148,8 +150,8 @@ class _PPO(ABC):
                         self.learner.take(self._executor.optimizer_step(sequences, index))
             self._absorb_observations()
             numbers = self.learner.summary(monitors._asdict())
-        stats = {data.UPDATE_STATS[name]: value for name, value in numbers.items()}
-        self._horizon_watch.look(stats[data.BOOTSTRAP_GAP], is_last=self.collector.is_last)
+        stats = {metrics.UPDATE_STATS[name]: value for name, value in numbers.items()}
+        self._horizon_watch.look(stats[metrics.BOOTSTRAP_GAP], is_last=self.collector.is_last)
         return {
             **stats,
             "coefficients/lr": lr,
@@ -171,7 +173,7 @@ class _PPO(ABC):
         Raises:
             EnvError, NonFiniteError: As `collect`.
         """
-        with data.keep_random_state(self.device):
+        with random_state.keep_random_state(self.device):
             collector = self._make_eval_collector()
             collector.restart()
             collector.begin(env_config)
@@ -195,7 +197,7 @@ class _PPO(ABC):
             "collector": self.collector.state_dict(),
             "eval_collector": self._eval_collector and self._eval_collector.state_dict(),
             "env_steps": self.env_steps,
-            "random": data.random_state(self.device),
+            "random": random_state.random_state(self.device),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -215,7 +217,7 @@ class _PPO(ABC):
         self.env_steps = state["env_steps"]
         self._buffered = False
         # Last: making an environment draws random numbers.
-        data.set_random_state(state["random"], self.device)
+        random_state.set_random_state(state["random"], self.device)
 
     def _follow_policy(self) -> None:
         """Compute as the policy is now, should its user have frozen, hooked or replaced a part of it.
@@ -223,22 +225,20 @@ class _PPO(ABC):
         Raises:
             RuntimeError: If a parameter has another dtype or is on another device.
         """
-        changes = self._watch.changes()
-        if not changes:
+        if not (changes := self._watch.changes()):
             return
-        self.passes = make_passes(self.policy, self.hparams, self.device)
-        self.learner.follow(self.passes)
+        self.backend = make_backend(self.policy, self.hparams, self.device)
+        self.learner.follow(self.backend)
         for collector in filter(None, (self.collector, self._eval_collector)):
-            collector.passes = self.passes
+            collector.backend = self.backend
         self._executor.forget()
         _log.warning("the policy was changed (%s): it is run with engine %s now", changes, self.engine)
 
     def _make_eval_collector(self) -> Collector:
         """Return what evaluations collect with, in environments of its own that are made only once."""
         if self._eval_collector is None:
-            hp = self.hparams
-            env = make_env(self.env_cls, hp.num_envs, hp.env_config, self.device)
-            self._eval_collector = Collector(env, self.passes, hp, notes=False)
+            env = make_env(self.env_cls, self.hparams.num_envs, self.hparams.env_config, self.device)
+            self._eval_collector = Collector(env, self.backend, self.hparams, notes=False)
         return self._eval_collector
 
     def _absorb_observations(self) -> None:

@@ -9,8 +9,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import final
 
-from .data import Stats, is_number
-from .hparams import did_you_mean
+from .common.types import Stats
+from .common.validation import did_you_mean, is_number
 
 
 class Condition(ABC):

@@ -10,10 +10,11 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from . import specs
-from .data import LOG_STD, LOGITS, MEAN, Batch
+from .common.types import LOG_STD, LOGITS, MEAN, Batch
 
 if TYPE_CHECKING:
-    from .models import Model, RecurrentModel
+    from .models.base import Model, RecurrentModel
+
 
 HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 

@@ -1,31 +1,29 @@
 """Hyperparameters: each name, default, range and meaning, once."""
 
-import inspect
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import fields, replace
-from difflib import get_close_matches
-from typing import Annotated, Any, Literal, Self, TypeVar
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Annotated, Any, Literal, Self
 
 import torch
-from pydantic import ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from .other_names import ELSEWHERE
+from .common.errors import HparamsError
+from .common.other_names import ELSEWHERE
+from .common.validation import validate
 from .schedulers import Kind, Schedule, StepScheduler
 
 _CONFIG = ConfigDict(
     arbitrary_types_allowed=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
 )
 
-_T = TypeVar("_T")
 _Positive = Annotated[float, Field(gt=0)]
+
 _NonNegative = Annotated[float, Field(ge=0)]
+
 _Fraction = Annotated[float, Field(ge=0, le=1)]
+
 _Count = Annotated[int, Field(ge=1)]
-
-
-class HparamsError(ValueError):
-    """A hyperparameter is unknown, of the wrong type, out of range, or at odds with another one."""
 
 
 @dataclass(frozen=True, kw_only=True, config=_CONFIG)
@@ -141,14 +139,14 @@ class Hparams:
         Raises:
             HparamsError: If a name is unknown or a value can't be, with what to do about it.
         """
-        return checked(cls, values, "a hyperparameter", ELSEWHERE)
+        return validate(cls, values, "a hyperparameter", ELSEWHERE)
 
     @property
     def sequence_length(self) -> int:
         """Steps through which gradients are propagated back, L: 1 where there is no recurrent state."""
         return 1
 
-    def fit(self, max_horizon: int | None, env: str) -> Self:
+    def resolve_for_env(self, max_horizon: int | None, env: str) -> Self:
         """Return the hyperparameters with horizon and resets as an environment allows them.
 
         Args:
@@ -208,92 +206,3 @@ class RecurrentHparams(Hparams):
     def sequence_length(self) -> int:
         """Steps through which gradients are propagated back, L."""
         return self.seq_len
-
-
-def checked(
-    cls: type[_T], values: Mapping[str, Any], what: str, elsewhere: Mapping[str, str] | None = None
-) -> _T:
-    """Return a dataclass of pydantic's with these values.
-
-    Args:
-        cls: The dataclass.
-        values: Of its fields, by name.
-        what: What a field of it is, for errors.
-        elsewhere: What to write instead of names that others give to fields, as the end of a sentence.
-
-    Raises:
-        HparamsError: If names are unknown or values can't be, a line for each, with what to do about it.
-    """
-    names = [field.name for field in fields(cls)]  # type: ignore[arg-type]
-    known = elsewhere or {}
-    faults = {
-        name: f"{name} is not {what}" + (f": {known[name]}" if name in known else did_you_mean(name, names))
-        for name in values
-        if name not in names
-    }
-    try:
-        made = cls(**{name: value for name, value in values.items() if name in names})
-    except ValidationError as error:
-        for detail in error.errors():
-            faults.setdefault(".".join(map(str, detail["loc"][:1])), _explain(detail))
-    if faults:
-        raise HparamsError("\n".join(faults.values()))
-    return made
-
-
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return a clause that offers the nearest known name, or all of them where none is near."""
-    known = list(known)
-    near = get_close_matches(name, known, n=1)
-    return f": did you mean {near[0]}?" if near else f": expected one of {', '.join(known)}"
-
-
-def check_options(options: Mapping[str, Any], callee: Callable[..., Any], name: str) -> None:
-    """Refuse options that a callable doesn't take by keyword.
-
-    Raises:
-        HparamsError: If any are unknown, a line for each with the name that was probably meant.
-    """
-    parameters = inspect.signature(callee).parameters.values()
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-        return
-    known = [
-        parameter.name
-        for parameter in parameters
-        if parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD)
-    ]
-    of = f"is not an option of {getattr(callee, '__name__', callee)}"
-    if unknown := [option for option in options if option not in known]:
-        raise HparamsError("\n".join(f"{name}.{key} {of}{did_you_mean(key, known)}" for key in unknown))
-
-
-def _explain(detail: Any) -> str:
-    """Return one sentence for one of pydantic's error details."""
-    if detail["type"] == "value_error":
-        return str(detail["ctx"]["error"])
-    # Alternatives of a union (a number or None) are reported under the field's name and their own.
-    name = str(detail["loc"][0])
-    return f"{name} is {detail['input']!r}, expected {_expectation(detail)}"
-
-
-def _expectation(detail: Any) -> str:
-    context = detail.get("ctx", {})
-    bounds = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
-    for bound, words in bounds.items():
-        if bound in context:
-            return f"a number {words} {context[bound]}"
-    if detail["type"] == "literal_error":
-        return str(context["expected"])
-    kinds = {
-        "int_type": "an integer",
-        "float_type": "a number",
-        "bool_type": "True or False",
-        "dict_type": "a dictionary",
-        "callable_type": "a class",
-        "is_type": "a class",
-        "is_instance_of": "one of another type",
-        "is_subclass_of": "another class",
-        "finite_number": "a finite number",
-        "string_type": "a text",
-    }
-    return kinds.get(detail["type"], str(detail["msg"]))

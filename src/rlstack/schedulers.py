@@ -11,6 +11,7 @@ from itertools import pairwise
 from typing import Literal, TypeAlias, final
 
 Schedule: TypeAlias = Sequence[Sequence[float]]
+
 Kind: TypeAlias = Literal["step", "interp"]
 
 

@@ -273,10 +273,10 @@ def _shape_hint(got: tuple[int, ...], expected: tuple[int, ...]) -> str:
     return ""
 
 
-def widen(value: Any) -> Any:
+def upcast_half(value: Any) -> Any:
     """Return what a model returned in 16 bits as float32, the rest as it is."""
     if isinstance(value, Tensor):
         return value.float() if value.dtype in _HALF else value
     if any(leaf.dtype in _HALF for leaf in value.values(True, True)):
-        return value.apply(widen)
+        return value.apply(upcast_half)
     return value

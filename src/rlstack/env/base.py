@@ -11,20 +11,18 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from .. import specs
-from ..data import OBS, REWARDS, Batch, Config, Device, is_number
-from ..hparams import did_you_mean
+from ..common.errors import EnvError
+from ..common.serialization import detached
+from ..common.types import OBS, REWARDS, Batch, Config, Device
+from ..common.validation import did_you_mean, is_number
 from ..spec_json import differences
-from ..trees import detached
 from .unread import unread_keys
 
 SPECS = ("observation_spec", "action_spec")
 """The attributes that say what an environment returns and takes."""
+
 _MANY = 1024
 """So large a first dimension, the same as the number of simulations, is no part of an observation."""
-
-
-class EnvError(ValueError):
-    """An environment broke its contract or raised an error; says where, and what to change."""
 
 
 class Env(ABC):
@@ -263,3 +261,8 @@ def _faults(where: str) -> Iterator[None]:
 def _contents(out: object) -> str:
     keys = f" with the keys {sorted(out.keys())}" if isinstance(out, Mapping | TensorDict) else ""
     return f"a {type(out).__name__}{keys}"
+
+
+def most_steps(env: Any, steps: int) -> int:
+    """Return how many of so many steps may be taken after a reset."""
+    return min(steps, getattr(env, "max_horizon", None) or steps)

@@ -13,9 +13,10 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
-from ..data import OBS, REWARDS, Config, Device
+from ..common.errors import EnvError
+from ..common.types import OBS, REWARDS, Config, Device
 from ..specs import Bounded, Categorical, TensorSpec, Unbounded
-from .base import Env, EnvError, resolve_config
+from .base import Env, resolve_config
 
 
 class _Classic(Env):

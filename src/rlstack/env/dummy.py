@@ -7,7 +7,7 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
-from ..data import OBS, REWARDS, Config, Device
+from ..common.types import OBS, REWARDS, Config, Device
 from ..specs import Categorical, Unbounded
 from .base import Env, resolve_config
 

@@ -3,11 +3,13 @@
 from collections.abc import Callable, Mapping
 from typing import Any, final
 
-from ..data import OBS, REWARDS
-from ..hparams import did_you_mean
+from ..common.types import OBS, REWARDS
+from ..common.validation import did_you_mean
 
 _ENDS = {"done", "dones", "is_last", "is_terminal", "terminal", "terminated", "terminations"}
+
 _ENDS |= {"truncated", "truncations"}
+
 """What others return where a simulation ends."""
 
 
@@ -79,7 +81,9 @@ def _note_all(method: Callable[..., Any]) -> Callable[..., Any]:
 
 for _name in ("__contains__", "__getitem__", "get", "pop", "setdefault"):
     setattr(OptionReads, _name, _note_one(getattr(dict, _name)))
+
 for _name in ("__eq__", "__iter__", "__ne__", "__or__", "__reversed__", "__ror__"):
     setattr(OptionReads, _name, _note_all(getattr(dict, _name)))
+
 for _name in ("items", "keys", "popitem", "values"):
     setattr(OptionReads, _name, _note_all(getattr(dict, _name)))

@@ -1,0 +1,265 @@
+"""What a training run shows: a live line on a terminal, plain lines elsewhere, a picture at the end."""
+
+import logging
+import math
+import os
+import sys
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Protocol, Self, final
+
+from rich.cells import cell_len
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from ..common.metrics import ENV_STEPS, ENV_TOTAL_STEPS
+from ..common.types import Stats
+
+_log = logging.getLogger(__name__)
+
+_SECONDS_PER_LINE = 2.0
+"""Least time between two plain lines, s."""
+
+_BAR, _AROUND = 20, 32
+"""Cells of a live line's bar, and of that with spinner, time and the spaces between them."""
+
+_LEAST, _ENOUGH = 12, 36
+"""Cells that the name gets at least, and that the rest of the line gets if the name is longer."""
+
+
+@final
+class Screen:
+    """Where a run says what happens. Once that can't be written any more, it says so and the run goes on.
+
+    Args:
+        console: Where to.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self._works, self._quiet = True, console.quiet
+
+    def say(self, text: str) -> None:
+        """Print a text as it is."""
+        self.attempt(
+            lambda: self.console.print(text, highlight=False, markup=False, emoji=False, soft_wrap=True)
+        )
+
+    def attempt(self, action: Callable[[], object]) -> None:
+        """Do something that writes."""
+        if not self._works:
+            return
+        try:
+            action()
+            if self.console.quiet != self._quiet:
+                # That is how rich goes on after a reader has gone away.
+                raise BrokenPipeError("nobody reads it")
+        # rich ends the process if a reader has gone away.
+        except (Exception, SystemExit) as error:
+            self._works = False
+            why = "BrokenPipeError: nobody reads it" if isinstance(error, SystemExit) else told(error)
+            _log.warning("there is no more display, training goes on: %s", why)
+            if isinstance(error, OSError | SystemExit) and self.console.file is sys.stdout:
+                _let_go(sys.stdout)
+
+
+def told(error: BaseException) -> str:
+    """Return an error in one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
+def _let_go(stream: IO[str]) -> None:
+    """Let what is left in a stream go nowhere: Python would fail on it when it ends."""
+    # Streams that have no descriptor are nobody's to read.
+    with suppress(OSError):
+        own, errors = stream.fileno(), sys.stderr.fileno()
+        # Of a terminal that is gone, both.
+        lost = {own, errors} if os.path.sameopenfile(own, errors) else {own}
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        for descriptor in lost:
+            os.dup2(nothing, descriptor)
+        os.close(nothing)
+
+
+class _Display(Protocol):
+    def start(self) -> None: ...
+
+    def stop(self) -> None: ...
+
+    def show(self, stats: Stats, share: float | None) -> None: ...
+
+
+@final
+class Display:
+    """Shows how training goes: a live line if the screen is a terminal, else plain lines.
+
+    Args:
+        screen: Where to.
+        name: What is trained.
+    """
+
+    def __init__(self, screen: Screen, name: str) -> None:
+        self._screen = screen
+        kind = _Live if screen.console.is_terminal else _Lines
+        self._display: _Display = kind(screen.console, name)
+
+    def __enter__(self) -> Self:
+        self._screen.attempt(self._display.start)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._screen.attempt(self._display.stop)
+
+    def show(self, stats: Stats, share: float | None) -> None:
+        """Show the statistics of an update, and the share of the run that is done if that is known."""
+        self._screen.attempt(lambda: self._display.show(stats, share))
+
+
+@final
+class _Live:
+    def __init__(self, console: Console, name: str) -> None:
+        self._console = console
+        self._name = _shortened(name, max(_LEAST, console.width - _AROUND - _ENOUGH))
+        self._progress = Progress(
+            SpinnerColumn("dots" if _can_write("\u2807", console) else "line"),
+            TextColumn("{task.description}", style="bold", markup=False),
+            BarColumn(bar_width=_BAR),
+            TextColumn("{task.fields[text]}", markup=False),
+            TimeElapsedColumn(),
+            console=console,
+        )
+        self._task = self._progress.add_task(self._name, total=None, text="")
+        self._rate = _Rate()
+
+    def start(self) -> None:
+        self._progress.start()
+
+    def stop(self) -> None:
+        self._progress.stop()
+
+    def show(self, stats: Stats, share: float | None) -> None:
+        parts = _parts(stats, self._rate.take(stats[ENV_STEPS]), self._console)
+        room = self._console.width - cell_len(self._name) - _AROUND
+        # What fits, the most telling first.
+        kept: set[int] = set()
+        for number in (3, 0, 2, 1, 4):
+            if sum(len(parts[n]) + 2 for n in {*kept, number}) - 2 <= room:
+                kept.add(number)
+        text = "  ".join(parts[n] for n in sorted(kept))
+        total = None if share is None else 1.0
+        self._progress.update(self._task, text=text, completed=share or 0.0, total=total)
+
+
+@final
+class _Lines:
+    def __init__(self, console: Console, name: str) -> None:
+        self._console, self._name = console, name
+        self._rate = _Rate()
+        self._start = self._last = time.monotonic()
+        self._pending: str | None = None
+
+    def start(self) -> None:
+        pass
+
+    def stop(self) -> None:
+        if self._pending is not None:
+            self._print(self._pending)
+
+    def show(self, stats: Stats, share: float | None) -> None:
+        now = time.monotonic()
+        text = "  ".join(_parts(stats, self._rate.take(stats[ENV_STEPS]), self._console))
+        self._pending = f"{self._name}  {text}  {now - self._start:.0f} s"
+        if now - self._last >= _SECONDS_PER_LINE:
+            self._last = now
+            self._print(self._pending)
+            self._pending = None
+
+    def _print(self, line: str) -> None:
+        self._console.print(line, highlight=False, markup=False, emoji=False, soft_wrap=True)
+
+
+class _Rate:
+    """Environment steps per second, smoothed over the last few updates."""
+
+    def __init__(self) -> None:
+        self._last = time.monotonic()
+        self._rate: float | None = None
+
+    def take(self, env_steps: float) -> float:
+        now = time.monotonic()
+        rate = env_steps / max(now - self._last, 1e-9)
+        self._last = now
+        self._rate = rate if self._rate is None else 0.7 * self._rate + 0.3 * rate
+        return self._rate
+
+
+def _parts(stats: Stats, rate: float, console: Console) -> list[str]:
+    """Return what there is to show of an update, in the order in which it is shown."""
+    between = "±" if _can_write("±", console) else "+/-"
+    return [
+        f"update {stats['algorithm/steps']:.0f}",
+        f"{stats[ENV_TOTAL_STEPS]:,.0f} steps",
+        f"{rate:,.0f} steps/s",
+        f"returns {stats['returns/mean']:.4g} {between} {stats['returns/std']:.3g}",
+        f"losses policy {stats['losses/policy']:.3g} vf {stats['losses/vf']:.3g}",
+    ]
+
+
+def _shortened(name: str, room: int) -> str:
+    """Return a name, of which the end tells most, in so many cells."""
+    if cell_len(name) <= room:
+        return name
+    while cell_len(name) > room - 3:
+        name = name[1:]
+    return f"...{name}"
+
+
+def _can_write(text: str, console: Console) -> bool:
+    try:
+        text.encode(console.encoding)
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
+
+
+def plot_learning_curve(history: Sequence[Stats], title: str, path: Path) -> None:
+    """Draw returns, losses and monitors over environment steps into a PNG file.
+
+    Raises:
+        ImportError: If matplotlib isn't installed; it comes with the extra `viz`.
+    """
+    from matplotlib.figure import Figure
+
+    def column(key: str) -> list[float]:
+        return [stats.get(key, math.nan) for stats in history]
+
+    steps = column(ENV_TOTAL_STEPS)
+    figure = Figure(figsize=(10, 3.2), layout="constrained")
+    returns, losses, monitors = figure.subplots(1, 3)
+    mean, spread = column("returns/mean"), column("returns/std")
+    low, high = zip(*((m - s, m + s) for m, s in zip(mean, spread, strict=True)), strict=True)
+    returns.fill_between(steps, low, high, alpha=0.2, label="± std")
+    returns.plot(steps, mean, label="mean")
+    returns.set_title("returns (sum of rewards over a horizon)")
+    for key in ("losses/policy", "losses/vf"):
+        losses.plot(steps, column(key), label=key)
+    losses.set_yscale("symlog", linthresh=1e-3)
+    losses.set_title("losses")
+    for key in ("losses/entropy", "monitors/explained_variance"):
+        monitors.plot(steps, column(key), label=key)
+    monitors.set_title("monitors")
+    for axes in (returns, losses, monitors):
+        axes.set_xlabel("environment steps")
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize="small")
+    figure.suptitle(title, parse_math=False)
+    with warnings.catch_warnings():
+        # Fonts lack some letters.
+        warnings.simplefilter("ignore")
+        figure.savefig(path, dpi=120)

@@ -1,0 +1,109 @@
+"""Values checked, with errors that say what to change."""
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import fields
+from difflib import get_close_matches
+from numbers import Real
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from .errors import HparamsError
+
+
+def is_number(value: object) -> bool:
+    """Return whether a value is a real number, Python's or NumPy's: True and False aren't."""
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+_T = TypeVar("_T")
+
+
+def validate(
+    cls: type[_T], values: Mapping[str, Any], what: str, elsewhere: Mapping[str, str] | None = None
+) -> _T:
+    """Return a dataclass of pydantic's with these values.
+
+    Args:
+        cls: The dataclass.
+        values: Of its fields, by name.
+        what: What a field of it is, for errors.
+        elsewhere: What to write instead of names that others give to fields, as the end of a sentence.
+
+    Raises:
+        HparamsError: If names are unknown or values can't be, a line for each, with what to do about it.
+    """
+    names = [field.name for field in fields(cls)]  # type: ignore[arg-type]
+    known = elsewhere or {}
+    faults = {
+        name: f"{name} is not {what}" + (f": {known[name]}" if name in known else did_you_mean(name, names))
+        for name in values
+        if name not in names
+    }
+    try:
+        made = cls(**{name: value for name, value in values.items() if name in names})
+    except ValidationError as error:
+        for detail in error.errors():
+            faults.setdefault(".".join(map(str, detail["loc"][:1])), _explain(detail))
+    if faults:
+        raise HparamsError("\n".join(faults.values()))
+    return made
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return a clause that offers the nearest known name, or all of them where none is near."""
+    known = list(known)
+    near = get_close_matches(name, known, n=1)
+    return f": did you mean {near[0]}?" if near else f": expected one of {', '.join(known)}"
+
+
+def check_options(options: Mapping[str, Any], callee: Callable[..., Any], name: str) -> None:
+    """Refuse options that a callable doesn't take by keyword.
+
+    Raises:
+        HparamsError: If any are unknown, a line for each with the name that was probably meant.
+    """
+    parameters = inspect.signature(callee).parameters.values()
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return
+    known = [
+        parameter.name
+        for parameter in parameters
+        if parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+    ]
+    of = f"is not an option of {getattr(callee, '__name__', callee)}"
+    if unknown := [option for option in options if option not in known]:
+        raise HparamsError("\n".join(f"{name}.{key} {of}{did_you_mean(key, known)}" for key in unknown))
+
+
+def _explain(detail: Any) -> str:
+    """Return one sentence for one of pydantic's error details."""
+    if detail["type"] == "value_error":
+        return str(detail["ctx"]["error"])
+    # Alternatives of a union (a number or None) are reported under the field's name and their own.
+    name = str(detail["loc"][0])
+    return f"{name} is {detail['input']!r}, expected {_expectation(detail)}"
+
+
+def _expectation(detail: Any) -> str:
+    context = detail.get("ctx", {})
+    bounds = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
+    for bound, words in bounds.items():
+        if bound in context:
+            return f"a number {words} {context[bound]}"
+    if detail["type"] == "literal_error":
+        return str(context["expected"])
+    kinds = {
+        "int_type": "an integer",
+        "float_type": "a number",
+        "bool_type": "True or False",
+        "dict_type": "a dictionary",
+        "callable_type": "a class",
+        "is_type": "a class",
+        "is_instance_of": "one of another type",
+        "is_subclass_of": "another class",
+        "finite_number": "a finite number",
+        "string_type": "a text",
+    }
+    return kinds.get(detail["type"], str(detail["msg"]))

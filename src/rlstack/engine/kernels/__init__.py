@@ -1,0 +1,1 @@
+"""The default models' passes written out for a CPU."""

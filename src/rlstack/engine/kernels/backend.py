@@ -1,0 +1,166 @@
+"""A default model's passes over many rows on a CPU, by its kernel."""
+
+from contextlib import AbstractContextManager, nullcontext
+from itertools import repeat
+from typing import Any, final
+
+import torch
+from tensordict import TensorDict
+from torch import Tensor
+
+from ...common.types import Batch, Evaluation
+from ...hparams import Hparams
+from ...policies.policy import Policy, RecurrentPolicy
+from ...ppo.backend import Backend
+from ...ppo.rollout_buffer import LossInputs, Sequences, count, microbatches
+from ...specs import num_rows
+from ..thread_pool import Workers
+from .base import Kernel, script, unoptimized, views
+from .heads import Output, Targets, make_output
+from .loss_gradients import error_bounds, surrogate_bounds, value_gradient
+
+_MOST_JOBS = 64
+"""Parts of a minibatch that threads take one after the other; the slower one makes the other wait for one."""
+
+_MOST_GRADIENTS = 2**23
+"""Numbers in the gradients of all jobs."""
+
+
+@final
+class KernelBackend(Backend):
+    """Shares blocks of rows among threads, each with a kernel of its own.
+
+    Neighboring blocks make a job with a gradient of its own, and those are summed in their order: the same
+    comes out whichever thread was faster, and however many there are.
+
+    Args:
+        policy: Whose model it is.
+        hparams: What the loss is, and how many rows to compute at a time.
+        kernel_cls: The model's kernel.
+    """
+
+    name = "kernels"
+
+    def __init__(self, policy: Policy | RecurrentPolicy, hparams: Hparams, kernel_cls: type[Kernel]) -> None:
+        super().__init__(policy, hparams, policy.device)
+        dtype = torch.bfloat16 if hparams.enable_amp else self.parameters[0].dtype
+        self._rows = self.block_size * hparams.sequence_length
+        self._kernels = [kernel_cls(policy.model, self._rows, dtype) for _ in range(torch.get_num_threads())]
+        self._outputs: list[Output] = [make_output(each, policy.distribution_cls) for each in self._kernels]
+        self._workers = Workers(len(self._outputs))
+        self._value_gradient = script(value_gradient)
+        size = sum(parameter.numel() for parameter in self.parameters)
+        jobs = max(1, min(_MOST_JOBS, _MOST_GRADIENTS // size))
+        self._flats = torch.zeros((jobs, size), dtype=self.parameters[0].dtype)
+        self._gradients = [views(flat, self.parameters) for flat in self._flats]
+        self._sum = torch.zeros_like(self._flats[0])
+        self._whole = views(self._sum, self.parameters)
+        self.flat_gradient = self._sum
+
+    def threads(self, rows: int) -> AbstractContextManager[None]:
+        """Return a context in which torch leaves the cores to the workers, if there is work for them."""
+        return self._workers.instead_of_torchs() if rows > self._rows else nullcontext()
+
+    def prepare(self) -> None:
+        """Let the kernels take in the parameters."""
+        for kernel in self._kernels:
+            kernel.prepare()
+
+    def step(self, obs: Batch, state: TensorDict | None) -> tuple[TensorDict, Tensor, TensorDict | None]:
+        """Return features [B, ...], values [B, 1] and the next state for observations [B, ...]."""
+        features = self._kernels[0].head.features
+        parts = list(microbatches(slice(0, num_rows(obs)), self._rows))
+        if len(parts) == 1:
+            output, values, state = self._run(self._kernels[0], obs, state)
+            return features(output.t().contiguous()), values.t(), state
+        done: list[Any] = [None] * len(parts)
+
+        def work(thread: int, job: int) -> None:
+            before = None if state is None else state[parts[job]]
+            done[job] = self._run(self._kernels[thread], obs[parts[job]], before)
+
+        self._workers.run(work, len(parts))
+        outputs, each_values, states = zip(*done, strict=True)
+        after = None if state is None else torch.cat(states)
+        # Row by row: what is drawn at random follows the order in memory.
+        return features(torch.cat(outputs, 1).t().contiguous()), torch.cat(each_values, 1).t(), after
+
+    def _run(
+        self, kernel: Kernel, obs: Batch, state: TensorDict | None
+    ) -> tuple[Tensor, Tensor, TensorDict | None]:
+        """Return the head's output, the values and the next state for one block of observations [N, ...]."""
+        with unoptimized():
+            output, values = kernel.forward(self._encode(obs).unsqueeze(1), state)
+            return output, values, kernel.state()
+
+    def gradient(self, sequences: Sequences, index: slice | Tensor, entropy_coeff: float | Tensor) -> Tensor:
+        """Put the gradient of the loss of some sequences into the parameters; return the losses, [6]."""
+        parts = list(microbatches(index, self.block_size))
+        total = count(index) * self.hparams.sequence_length
+        entropy_weight = float(entropy_coeff) / total
+        loss_inputs = sequences.loss_inputs(index)
+        targets = self._targets(sequences.drawn(index), loss_inputs, total)
+        per_job = -(-len(parts) // len(self._gradients))
+        jobs = -(-len(parts) // per_job)
+        said: list[Any] = [None] * len(parts)
+        self.prepare()
+
+        def work(thread: int, job: int) -> None:
+            self._flats[job].zero_()
+            self._kernels[thread].gradients = self._gradients[job]
+            for n in range(job * per_job, min((job + 1) * per_job, len(parts))):
+                obs, state = sequences.observations(parts[n])
+                said[n] = self._descend(thread, self._encode(obs), state, targets[n], entropy_weight)
+
+        self._workers.run(work, jobs)
+        torch.sum(self._flats[:jobs], 0, out=self._sum)
+        for parameter, gradient in self._whole.items():
+            parameter.grad = gradient
+        evaluation = Evaluation(*(torch.cat(column, 1).t() for column in zip(*said, strict=True)))
+        return torch.stack(self.loss(evaluation, loss_inputs, entropy_coeff))
+
+    def _targets(self, drawn: Batch, loss_inputs: LossInputs, total: int) -> list[Targets]:
+        """Return what the gradient of a minibatch of `total` rows needs, block by block."""
+        hparams, rows = self.hparams, self._rows
+        old_logp, old_values, advantages, returns = (column.t() for column in loss_inputs)
+        advantages = advantages / total
+        caps, floors = surrogate_bounds(
+            advantages, clip_param=hparams.clip_param, dual_clip_param=hparams.dual_clip_param
+        )
+        lowest, highest = error_bounds(old_values, returns, vf_clip_param=hparams.vf_clip_param)
+        parts = (old_logp, advantages, caps, floors, returns, lowest, highest)
+        split: list[Any] = [repeat(None) if part is None else part.split(rows, 1) for part in parts]
+        weight = hparams.vf_coeff / total
+        per_block = zip(self._outputs[0].blocks(drawn, rows), *split, strict=False)
+        return [Targets._make((*block, weight)) for block in per_block]
+
+    def _descend(
+        self,
+        thread: int,
+        vectors: Tensor,
+        state: TensorDict | None,
+        targets: Targets,
+        entropy_weight: float,
+    ) -> Evaluation:
+        """Add the gradient of one block; return what the policy says of it."""
+        output = self._outputs[thread]
+        said: list[Tensor] = []
+
+        def output_gradient(raw: Tensor) -> Tensor:
+            logp, entropy, d_output = output.gradient(raw, targets, -entropy_weight)
+            said.extend((logp, entropy))
+            return d_output
+
+        def error_gradient(values: Tensor) -> Tensor:
+            said.append(values)
+            d_values: Tensor = self._value_gradient(values, targets.returns, targets.lowest, targets.highest)
+            return d_values.mul_(targets.value_weight)
+
+        with unoptimized():
+            self._kernels[thread].forward_backward(vectors, state, output_gradient, error_gradient)
+        logp, entropy, values = said
+        return Evaluation(logp, values, entropy)
+
+    def _encode(self, obs: Batch) -> Tensor:
+        """Return observations as the kernels take them: one vector each."""
+        return self.policy.model.encoder(self.policy.normalize(obs))

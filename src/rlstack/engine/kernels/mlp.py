@@ -1,0 +1,137 @@
+"""Multilayer perceptrons, written out."""
+
+from collections.abc import Callable
+from typing import Any, final
+
+import torch
+from tensordict import TensorDict
+from torch import Tensor, nn
+
+from .base import Kernel, add_gradient, head_output, linear, script, spread
+
+
+@final
+class MLPKernel(Kernel):
+    """Of the default feedforward models."""
+
+    def __init__(self, model: Any, rows: int, dtype: torch.dtype) -> None:
+        super().__init__(model, rows, dtype)
+        self.head = model.policy[-1]
+        relu = type(model.policy[1]) is nn.ReLU
+        policy, value = (
+            [layer for layer in net if isinstance(layer, nn.Linear)]
+            for net in (model.policy[:-1], model.value)
+        )
+        # Both networks have the same hidden layers and take turns: what is in the cache is used again.
+        hidden = model.config["hiddens"]
+        buffers = [torch.empty((rows, size), dtype=dtype) for size in [*hidden, hidden[-1]]]
+        self._policy = _Chain([*policy, self.head.linear], self, buffers, relu=relu)
+        self._value = _Chain(value, self, buffers, relu=relu)
+
+    def prepare(self) -> None:
+        """Take in the parameters."""
+        self._policy.prepare()
+        self._value.prepare()
+
+    def forward(self, vectors: Tensor, state: TensorDict | None) -> tuple[Tensor, Tensor]:
+        """Return the head's output [k, N · L] and the values [1, N · L]."""
+        rows = self._rows(vectors)
+        return self._policy.forward(rows), self._value.forward(rows)
+
+    def state(self) -> None:
+        """Return None: there is no state."""
+
+    def forward_backward(
+        self,
+        vectors: Tensor,
+        state: TensorDict | None,
+        output_gradient: Callable[[Tensor], Tensor],
+        value_gradient: Callable[[Tensor], Tensor],
+    ) -> None:
+        """Run one network forward and backward, then the other."""
+        rows = self._rows(vectors)
+        self._policy.forward_backward(rows, output_gradient)
+        self._value.forward_backward(rows, value_gradient)
+
+    def _rows(self, vectors: Tensor) -> Tensor:
+        """Return vectors [N, L, size] as rows [N · L, size] of the dtype that is computed in."""
+        rows = vectors.flatten(0, 1)
+        return rows if rows.dtype == self.dtype else rows.to(self.dtype)
+
+
+class _Chain:
+    """Linear layers with an activation between each two."""
+
+    def __init__(self, layers: list[nn.Linear], kernel: Kernel, buffers: list[Tensor], *, relu: bool) -> None:
+        self._parameters = [(layer.weight, layer.bias) for layer in layers]
+        self._kernel, self._buffers, self._relu = kernel, buffers, relu
+        self._forward, self._backward = script(_forward), script(_backward)
+
+    def prepare(self) -> None:
+        dtype = self._kernel.dtype
+        self._weights, self._biases = (
+            [parameter.detach().to(dtype) for parameter in column]
+            for column in zip(*self._parameters, strict=True)
+        )
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Return the last layer's output [k, N] for input [N, size]; the buffers hold the others'."""
+        output: Tensor = self._forward(rows, self._weights, self._biases, self._buffers, self._relu)
+        return output
+
+    def forward_backward(self, rows: Tensor, gradient: Callable[[Tensor], Tensor]) -> None:
+        """Run forward and backward; `gradient` takes the output [k, N] and returns the derivative by it."""
+        d_columns = gradient(self.forward(rows))
+        weights, biases = (
+            [self._kernel.gradients[parameter] for parameter in column]
+            for column in zip(*self._parameters, strict=True)
+        )
+        self._backward(d_columns, rows, self._weights, self._buffers, weights, biases, self._relu)
+
+
+def _forward(
+    rows: Tensor, weights: list[Tensor], biases: list[Tensor], buffers: list[Tensor], relu: bool
+) -> Tensor:
+    """Return the output of the last layer [k, N], in float32 if the others compute in 16 bits."""
+    half = rows.dtype == torch.bfloat16
+    num, last = rows.size(0), len(weights) - 1
+    for i in range(last):
+        out = buffers[i][:num]
+        if relu:
+            rows = linear(rows, weights[i], biases[i], 1.0, out).relu_()
+        elif half:
+            rows = linear(rows, weights[i], biases[i], 1.0, out).tanh_()
+        else:
+            # tanh z = 2 σ(2z) − 1: torch's σ is several times as fast as its tanh.
+            linear(rows, weights[i], biases[i], 2.0, out).sigmoid_()
+            rows = torch.add(torch.full([], -1.0, dtype=out.dtype), out, alpha=2, out=out)
+    output = head_output(rows, weights[last], biases[last])
+    return output.float() if half else output
+
+
+def _backward(
+    d_columns: Tensor,
+    rows: Tensor,
+    weights: list[Tensor],
+    buffers: list[Tensor],
+    weight_gradients: list[Tensor],
+    bias_gradients: list[Tensor],
+    relu: bool,
+) -> None:
+    """Add the gradients, given the derivative by the last output [k, N] and the buffers of `_forward`."""
+    num, last = rows.size(0), len(weights) - 1
+    d_columns = d_columns.to(rows.dtype)
+    free = buffers[last][:num]
+    for i in range(last, 0, -1):
+        inputs = buffers[i - 1][:num]
+        add_gradient(d_columns, inputs, weight_gradients[i], bias_gradients[i])
+        if free.size(1) != inputs.size(1):
+            free = torch.empty_like(inputs)
+        out = spread(d_columns, weights[i], free)
+        if relu:
+            torch.ops.aten.threshold_backward(out, inputs, 0, grad_input=out)
+        else:
+            torch.ops.aten.tanh_backward(out, inputs, grad_input=out)
+        # The activations aren't needed any more: the next derivative goes where they were.
+        d_columns, free = out.t(), inputs
+    add_gradient(d_columns, rows, weight_gradients[0], bias_gradients[0])

@@ -1,0 +1,1 @@
+"""Whether an environment is sound; `rlstack.env` hands on `check_env`."""

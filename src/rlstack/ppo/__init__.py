@@ -1,0 +1,1 @@
+"""The algorithm: horizons, advantages, losses, optimizer steps. Complete without `rlstack.engine`."""

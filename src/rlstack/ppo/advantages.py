@@ -1,0 +1,110 @@
+"""What is made of a horizon's rewards: their scale, advantages, and the targets of the values."""
+
+from typing import Any, Generic, NamedTuple, TypeVar, final
+
+import torch
+from torch import Tensor
+
+from ..hparams import Hparams
+from ..policies.normalization import RunningMeanStd
+from . import estimates
+from .rollout_buffer import RolloutBuffer, Sequences
+
+SMALLEST_SCALE = 1e-6
+"""Rewards whose discounted sums vary less than that are not scaled."""
+
+_Number = TypeVar("_Number", Tensor, float)
+
+
+class RewardMoments(NamedTuple, Generic[_Number]):
+    """The statistics that scale rewards, as they would become, and as they are: of discounted sums."""
+
+    mean: _Number
+    var: _Number
+    var_before: _Number
+    """Variance without the horizon at hand."""
+    count_before: _Number
+    """How many there are without it."""
+
+
+class ValueMonitors(NamedTuple):
+    """What is to be monitored of the values of a horizon, each a scalar."""
+
+    explained_variance: Tensor
+    """How much of the returns they explain."""
+    bootstrap_gap: Tensor
+    """How far those at its end are from the others."""
+
+
+@final
+class AdvantageEstimator:
+    """Estimates the advantages of one horizon after the other.
+
+    Args:
+        buffer: Where the horizon is.
+        sequences: Where to put advantages and returns.
+        hparams: Discounts, and what to normalize.
+        device: Where to compute.
+    """
+
+    def __init__(
+        self, buffer: RolloutBuffer, sequences: Sequences, hparams: Hparams, device: torch.device
+    ) -> None:
+        self.hparams = hparams
+        self.return_moments = RunningMeanStd(()).to(device)
+        """Of the reversed discounted returns of all collects: their spread scales the rewards."""
+        self._buffer, self.sequences = buffer, sequences
+        self._discounted = torch.zeros(hparams.num_envs, dtype=torch.float64, device=device)
+        # What they are to become, once the horizon has been found sound.
+        self._next_moments = RunningMeanStd(()).to(device)
+        self._next_discounted = torch.zeros_like(self._discounted)
+
+    def begin(self, *, anew: bool) -> None:
+        """Let the next horizon's discounted sums of rewards go on from the last ones, or begin anew."""
+        self._next_discounted.zero_() if anew else self._next_discounted.copy_(self._discounted)
+
+    def tensors(self) -> list[Tensor]:
+        """Return all that `sum_rewards` changes."""
+        return [self._next_discounted, *self._next_moments.buffers()]
+
+    def sum_rewards(self) -> RewardMoments[Tensor]:
+        """Work out the statistics that scale rewards with the horizon in them; nothing uses them yet."""
+        rewards, before = self._buffer.rewards.squeeze(-1).T.to(torch.float64), self.return_moments
+        sums = estimates.reversed_discounted_returns(rewards, self._next_discounted, gamma=self.hparams.gamma)
+        self._next_moments.copy_from(before)
+        self._next_moments.update(sums)
+        self._next_discounted.copy_(sums[:, -1])
+        after = self._next_moments
+        return RewardMoments(after.mean, after.var, before.var, before.count)
+
+    def accept(self) -> None:
+        """Use the statistics that `sum_rewards` has worked out."""
+        self.return_moments.copy_from(self._next_moments)
+        self._discounted.copy_(self._next_discounted)
+
+    def estimate(self) -> ValueMonitors:
+        """Put advantages and returns into the sequences; return what is to be monitored of the values."""
+        hp, buffer = self.hparams, self._buffer
+        rewards, values = buffer.rewards.squeeze(-1).T, buffer.values.squeeze(-1).T
+        if hp.normalize_rewards:
+            scale = self.return_moments.var.sqrt()
+            rewards = rewards / torch.where(scale < SMALLEST_SCALE, 1.0, scale).to(rewards.dtype)
+        advantages, returns = estimates.gae(rewards, values, gamma=hp.gamma, gae_lambda=hp.gae_lambda)
+        explained_variance = estimates.explained_variance(values[:, :-1], returns)
+        bootstrap_gap = estimates.bootstrap_gap(values, returns)
+        if hp.normalize_advantages:
+            advantages = estimates.normalize(advantages)
+        self.sequences.fill(advantages, returns)
+        return ValueMonitors(explained_variance, bootstrap_gap)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what the next horizon needs of those before it."""
+        return {"discounted": self._discounted, "return_moments": dict(self.return_moments.state_dict())}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what `state_dict` returned; `discounted` is None before a reset."""
+        if state["discounted"] is None:
+            self._discounted.zero_()
+        else:
+            self._discounted.copy_(state["discounted"])
+        self.return_moments.load_state_dict(state["return_moments"])

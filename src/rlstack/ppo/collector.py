@@ -1,0 +1,270 @@
+"""One horizon after the other from an environment: when to reset, what to keep, what to say of it."""
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from ..common.errors import EnvError, NonFiniteError
+from ..common.metrics import read_back, reward_stats
+from ..common.serialization import copy_into, detached, same
+from ..common.types import OBS, REWARDS, Config, Stats
+from ..env.base import checked_reset, checked_step, env_state, load_env_state
+from ..env.spec_watch import SpecWatch
+from ..hparams import Hparams, RecurrentHparams
+from .advantages import RewardMoments
+from .backend import Backend
+from .reward_watch import RewardWatch, when
+from .rollout_buffer import RolloutBuffer
+
+_log = logging.getLogger(__name__)
+
+
+class Rollout(Protocol):
+    """Fills a collector's buffer from its first observations on."""
+
+    def __call__(self, *, deterministic: bool) -> None: ...  # noqa: D102
+
+
+class Collector:
+    """Fills a buffer of its own with the horizons of one environment.
+
+    Args:
+        env: The environment.
+        passes: Of the policy that acts in it.
+        hparams: How long a horizon is, and when to reset what.
+        notes: Whether to log what the environment returns in vain.
+    """
+
+    buffer: RolloutBuffer
+    """The last horizon."""
+
+    def __init__(self, env: Any, backend: Backend, hparams: Hparams, *, notes: bool = True) -> None:
+        self.env, self.backend, self.policy, self.hparams = env, backend, backend.policy, hparams
+        self._specs = SpecWatch(env)
+        self.notice: Callable[[str], object] | None = _log.warning if notes else None
+        """Takes what is to be said of the first step; None afterwards."""
+        self.env_config: Config | None = None
+        """What the environment was last reset with."""
+        self._seqs_per_state_reset = -1
+        if isinstance(hparams, RecurrentHparams):
+            self._seqs_per_state_reset = hparams.seqs_per_state_reset
+        hp = hparams
+        self.buffer = RolloutBuffer(
+            self.policy.observation_spec,
+            self.policy.drawn_example(),
+            self.policy.state_spec,
+            num_envs=hp.num_envs,
+            horizon=hp.horizon,
+            seq_len=hp.sequence_length,
+            device=self.policy.device,
+        )
+        self._state = self.policy.initial_state(hp.num_envs)
+        """[B, ...]. Recurrent state before the next step; None if feedforward. It stays where it is."""
+        self._rewards = RewardWatch(self.buffer, type(env).__name__)
+        self.restart()
+
+    def restart(self) -> None:
+        """Let the next horizon begin with a reset."""
+        self._sequences = 0
+        self._horizons_since_reset = 0
+        if self._state is not None:
+            self._state.zero_()
+
+    @property
+    def sequences_key(self) -> int:
+        """How many sequences the recurrent state has lasted, as far as that decides when it is reset."""
+        return self._sequences if self._seqs_per_state_reset > 0 else 0
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the environments are reset after the horizon at hand."""
+        return self._is_due(self._horizons_since_reset)
+
+    def tensors(self) -> list[Tensor]:
+        """Return all that a rollout changes, the environment's tensors excepted."""
+        state = [] if self._state is None else list(self._state.values(True, True))
+        return [*self.buffer.tensors(), *state]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what the next horizon needs of those before it.
+
+        Raises:
+            EnvError: If the environment can't say its state.
+        """
+        return {
+            "obs": self.buffer.obs[-1],
+            "recurrent": self._state,
+            "sequences": self._sequences,
+            "horizons_since_reset": self._horizons_since_reset,
+            "horizon": self.buffer.horizon,
+            "env_config": detached(self.env_config),
+            "env": env_state(self.env),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what `state_dict` returned; without the environment's own state, begin with a reset.
+
+        What `begun_anew` returned is of any number of environments.
+
+        Raises:
+            EnvError: If the environment can't take over its state.
+        """
+        self.restart()
+        self.env_config = state["env_config"]
+        if state["obs"] is None:
+            return
+        if state["env"] is not None:
+            load_env_state(self.env, state["env"])
+        elif state["horizons_since_reset"] and not self._is_due(state["horizons_since_reset"]):
+            _log.warning(
+                "%s has no state_dict and load_state_dict: it is reset, and won't go on as it would have",
+                type(self.env).__name__,
+            )
+            return
+        self._sequences = state["sequences"]
+        # In horizons of now, begun ones as whole: the environment's `max_horizon` must hold.
+        steps = state["horizons_since_reset"] * state.get("horizon", self.buffer.horizon)
+        self._horizons_since_reset = -(-steps // self.buffer.horizon)
+        copy_into(state["obs"], self.buffer.obs[-1])
+        if self._state is not None:
+            copy_into(state["recurrent"], self._state)
+
+    def begin(self, env_config: Config | None) -> int:
+        """Get the first observations of a horizon; return how many environments were reset for it.
+
+        Args:
+            env_config: Options for the reset, if there is one, and those after it; None goes on as before.
+
+        Raises:
+            EnvError: If the observations don't fit their spec, or the specs have changed.
+        """
+        self._specs.check()
+        hp, since = self.hparams, self._horizons_since_reset
+        current = hp.env_config if self.env_config is None else self.env_config
+        is_new = env_config is not None and not same(env_config, current)
+        config = self.env_config if env_config is None else dict(env_config)
+        due = is_new if hp.horizons_per_env_reset == -1 else self._is_due(since)
+        if since > 0 and not due:
+            self.env_config = config
+            self.buffer.go_on()
+            self._horizons_since_reset += 1
+            return 0
+        self.restart()
+        spec = self._specs.observation_spec
+        self.buffer.obs[0] = checked_reset(self.env, hp.num_envs, config, self.policy.device, spec=spec)
+        self._specs.check()
+        self.env_config = config
+        self._horizons_since_reset = 1
+        return hp.num_envs
+
+    def _is_due(self, since: int) -> bool:
+        """Return whether a reset is due so many horizons after the last one."""
+        return 0 < self.hparams.horizons_per_env_reset <= since
+
+    def run(
+        self,
+        rollout: Rollout,
+        *,
+        deterministic: bool,
+        sums: Callable[[], RewardMoments[Tensor]] | None = None,
+    ) -> Stats:
+        """Simulate the horizon that was begun, and return its `returns/…` and `rewards/…`.
+
+        Args:
+            rollout: This collector's `rollout`, or what does the same.
+            deterministic: Whether the policy acts without chance.
+            sums: Returns what the statistics that scale rewards would become, as
+                `AdvantageEstimator.sum_rewards`.
+
+        Raises:
+            EnvError: If the environment breaks its contract.
+            NonFiniteError: If it or the policy returns NaN or infinity, or those statistics leave float32.
+        """
+        try:
+            rollout(deterministic=deterministic)
+            self._sequences = self._count_sequences(self.buffer.horizon // self.buffer.seq_len)
+            stats = reward_stats(self.buffer.rewards.to(torch.float64))
+            moments = sums()._asdict() if sums else {}
+            read = read_back({**stats, **moments, "is_sound": self.buffer.is_sound()})
+            if not read["is_sound"] and (error := self._nonfinite_error() or self._range_error()):
+                raise error
+            if moments:
+                found = RewardMoments(**{name: read[name] for name in moments})
+                self._rewards.look(read["rewards/min"], read["rewards/max"], found)
+        except BaseException as fault:
+            nonfinite = self._nonfinite_error() if isinstance(fault, EnvError) else None
+            # Half a horizon is worth nothing, and the environment may be in any state: begin anew.
+            self.buffer.clear()
+            self.restart()
+            if nonfinite is not None:
+                # What the environment complains about is the echo of its own NaN.
+                raise nonfinite from fault
+            raise
+        return {name: read[name] for name in stats}
+
+    def _count_sequences(self, more: int) -> int:
+        """Return how many sequences the recurrent state will have lasted after so many more."""
+        sequences, most = self._sequences, self._seqs_per_state_reset
+        return sequences + more if most < 1 else (sequences + more - 1) % most + 1
+
+    @torch.no_grad()
+    def rollout(self, *, deterministic: bool) -> None:
+        """Fill the buffer from its first observations on, step by step."""
+        buffer, policy, state, spec = self.buffer, self.policy, self._state, self._specs.observation_spec
+        self.backend.prepare()
+        for t in range(buffer.horizon):
+            if buffer.states is not None and t % buffer.seq_len == 0:
+                number = t // buffer.seq_len
+                if self._count_sequences(number) == self._seqs_per_state_reset:
+                    state = policy.initial_state(buffer.num_envs)
+                buffer.states[number] = state
+            with self.backend.threads(buffer.num_envs):
+                features, values, state = self.backend.step(buffer.obs[t], state)
+                drawn, logp, actions = policy.draw(features, deterministic=deterministic)
+                buffer.drawn[t] = drawn
+                buffer.logp[t] = logp
+                buffer.values[t] = values
+            obs, rewards = checked_step(
+                self.env, buffer.num_envs, actions, t, policy.device, spec=spec, notice=self.notice
+            )
+            self.notice = None
+            # Copies: the environment may go on writing into what it returned.
+            buffer.obs[t + 1] = obs
+            buffer.rewards[t] = rewards
+        # Its next state counts for nothing: the step is taken again if the environment goes on.
+        with self.backend.threads(buffer.num_envs):
+            _, buffer.values[-1], _ = self.backend.step(buffer.obs[-1], state)
+        if self._state is not None:
+            self._state.update_(state)
+
+    def _nonfinite_error(self) -> NonFiniteError | None:
+        """Return an error that names the first number in the buffer that isn't finite, if there is one."""
+        fault = self.buffer.first_nonfinite()
+        if fault is None:
+            return None
+        name, step, index = fault
+        source, advice = type(self.env).__name__, "look for a division by zero or an overflow there"
+        if name.split(".")[0] not in (OBS, REWARDS):
+            source, advice = "the policy", "look at what its model does with the observation"
+        return NonFiniteError(
+            f"{name} of environment {index} from {source} is NaN or infinite {when(step)}: {advice}"
+        )
+
+    def _range_error(self) -> EnvError | None:
+        """Return an error that names the first discrete observation out of its range, if there is one."""
+        fault = self.buffer.first_out_of_range()
+        if fault is None:
+            return None
+        name, step, index = fault
+        return EnvError(
+            f"{name} of environment {index} from {type(self.env).__name__} is not one of its spec's values "
+            f"{when(step)}: they are whole numbers that count from 0, and a OneHot has a single 1"
+        )
+
+
+def begun_anew(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the state of a collector, `Collector.state_dict`, before its environments' next reset."""
+    return {"env_config": state["env_config"], "obs": None}

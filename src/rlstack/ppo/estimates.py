@@ -1,0 +1,92 @@
+"""Estimates made of a horizon's rewards and values, as functions of tensors."""
+
+import torch
+from torch import Tensor
+
+
+def gae(rewards: Tensor, values: Tensor, *, gamma: float, gae_lambda: float) -> tuple[Tensor, Tensor]:
+    """Estimate advantages and returns of rollouts that never terminate.
+
+    Âₜ = δₜ + γλ Âₜ₊₁   with   δₜ = rₜ + γ V(sₜ₊₁) − V(sₜ)   and   Â_T = 0
+    R̂ₜ = Âₜ + V(sₜ)
+
+    Schulman et al. 2016, arXiv:1506.02438, equations 11 and 16.
+
+    Args:
+        rewards: [B, T]. Reward of the step taken at t.
+        values: [B, T + 1]. Value of the observation at t; the last one bootstraps.
+        gamma: Discount factor γ.
+        gae_lambda: λ, between bias (0) and variance (1).
+
+    Returns:
+        Advantages [B, T] and returns [B, T].
+
+    Raises:
+        ValueError: If the shapes don't fit.
+    """
+    if rewards.ndim != 2 or values.shape != (rewards.shape[0], rewards.shape[1] + 1):
+        raise ValueError(
+            f"rewards has shape {list(rewards.shape)} and values {list(values.shape)}, "
+            "expected [B, T] and [B, T + 1]: pass the value of the last observation too"
+        )
+    deltas = rewards + gamma * values[:, 1:] - values[:, :-1]
+    advantages = torch.empty_like(deltas)
+    advantage = torch.zeros_like(deltas[:, 0])
+    for t in range(rewards.shape[1] - 1, -1, -1):
+        advantage = deltas[:, t] + gamma * gae_lambda * advantage
+        advantages[:, t] = advantage
+    return advantages, advantages + values[:, :-1]
+
+
+def reversed_discounted_returns(rewards: Tensor, before: Tensor, *, gamma: float) -> Tensor:
+    """Sum the rewards up to each step, discounted backward in time.
+
+    Gₜ = γ Gₜ₋₁ + rₜ
+
+    Its standard deviation scales the rewards: Engstrom et al. 2020, arXiv:2005.12729, section 3.
+
+    Args:
+        rewards: [B, T]. Reward of the step taken at t.
+        before: [B]. The sum before the first step: 0 after a reset, else the last one of the horizon before.
+        gamma: Discount factor γ.
+
+    Returns:
+        Sums, [B, T].
+    """
+    sums = torch.empty_like(rewards)
+    for t in range(rewards.shape[1]):
+        before = gamma * before + rewards[:, t]
+        sums[:, t] = before
+    return sums
+
+
+def normalize(values: Tensor) -> Tensor:
+    """Shift and scale values to mean 0 and standard deviation 1: (x − mean) / (std + 1e-8)."""
+    # The squares of huge ones would leave float32.
+    exact = values.to(torch.float64)
+    return ((exact - exact.mean()) / (exact.std(correction=0) + 1e-8)).to(values.dtype)
+
+
+def explained_variance(values: Tensor, returns: Tensor) -> Tensor:
+    """Return 1 − Var[R − V] / Var[R], []: 1 for perfect values, 0 for constant ones.
+
+    Where the returns don't vary there is nothing to explain, and the result is 0.
+    """
+    exact = returns.to(torch.float64)
+    variance = exact.var(correction=0)
+    share = 1 - (exact - values).var(correction=0) / variance
+    return torch.where(variance > 0, share, torch.zeros_like(share)).to(returns.dtype)
+
+
+def bootstrap_gap(values: Tensor, returns: Tensor) -> Tensor:
+    """Return how far values at a horizon's end are from those before: (mean V_T − mean V_t<T) / Std[R], [].
+
+    Where the returns don't vary there is no unit to measure in, and the result is 0.
+
+    Args:
+        values: [B, T + 1]. Value of the observation at t; the last one bootstraps.
+        returns: [B, T]. Targets of the values.
+    """
+    deviation = returns.to(torch.float64).std(correction=0)
+    gap = (values[:, -1].mean() - values[:, :-1].mean()) / deviation
+    return torch.where(deviation > 0, gap, torch.zeros_like(gap)).to(values.dtype)

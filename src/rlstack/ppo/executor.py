@@ -1,0 +1,45 @@
+"""How the programs of an algorithm are run: operation by operation. `rlstack.engine` knows a faster way."""
+
+from torch import Tensor
+
+from .advantages import AdvantageEstimator, RewardMoments, ValueMonitors
+from .collector import Collector
+from .learner import Learner
+from .rollout_buffer import Sequences
+
+
+class Executor:
+    """Runs what an algorithm is made of, operation by operation: the reference.
+
+    Args:
+        collector: Simulates horizons.
+        learner: Makes optimizer steps.
+        advantages: What is made of rewards.
+    """
+
+    def __init__(self, collector: Collector, learner: Learner, advantages: AdvantageEstimator) -> None:
+        self.collector, self.learner, self.advantages = collector, learner, advantages
+
+    @property
+    def engine(self) -> str:
+        """What `Algorithm.engine` says."""
+        return self.learner.backend.name
+
+    def rollout(self, *, deterministic: bool) -> None:
+        """Fill the collector's buffer, as `Collector.rollout`."""
+        self.collector.rollout(deterministic=deterministic)
+
+    def sum_rewards(self) -> RewardMoments[Tensor]:
+        """Return what the statistics that scale rewards would become, as `AdvantageEstimator.sum_rewards`."""
+        return self.advantages.sum_rewards()
+
+    def estimate(self) -> ValueMonitors:
+        """Put advantages and returns into the sequences, as `AdvantageEstimator.estimate`."""
+        return self.advantages.estimate()
+
+    def optimizer_step(self, sequences: Sequences, index: slice | Tensor) -> Tensor:
+        """Make one optimizer step and return its record, as `Learner.step`."""
+        return self.learner.step(sequences, index)
+
+    def forget(self) -> None:
+        """Take note that the policy is computed in another way from now on."""

@@ -1,0 +1,76 @@
+"""What an algorithm computes with, as short texts for people and trackers."""
+
+import inspect
+import re
+from collections.abc import Mapping
+from dataclasses import is_dataclass
+from typing import Any
+
+import torch
+
+from ..common.nested import flatten
+from ..common.public_names import public_name
+from ..hparams import Hparams
+from ..policies.file import uncompiled
+from ..policies.policy import Policy, RecurrentPolicy
+
+
+def describe_params(
+    hparams: Hparams, policy: Policy | RecurrentPolicy, optimizer: torch.optim.Optimizer, **others: object
+) -> dict[str, str]:
+    """Return the hyperparameters in use, all defaults resolved, as short texts by dotted name.
+
+    Args:
+        hparams: The hyperparameters.
+        policy: What they made of model and distribution.
+        optimizer: What they made of the optimizer.
+        others: Whatever else belongs to them.
+    """
+    values: dict[str, Any] = {
+        name: value for name, value in vars(hparams).items() if not name.startswith("_") and name != "model"
+    }
+    values["model_cls"] = type(uncompiled(policy.model))
+    values["model_config"] = policy.model.config
+    values["distribution_cls"] = policy.distribution_cls
+    defaults = optimizer.defaults.items()
+    values["optimizer_config"] = {k: float(v) if isinstance(v, torch.Tensor) else v for k, v in defaults}
+    return texts(values | others)
+
+
+def texts(values: Mapping[str, Any]) -> dict[str, str]:
+    """Return nested values as one level of dotted names and short texts.
+
+    A value has one text in every process, and the same after it has been in a file: `(1, 2)` is `[1, 2]`, a
+    class or function its dotted name, and no text has an address in memory.
+    """
+    return {name: _text(value) for name, value in flatten(values).items()}
+
+
+def _text(value: Any) -> str:
+    match value:
+        case bool():
+            return str(value)
+        case int():
+            return int.__repr__(value)
+        case float():
+            return float.__repr__(value)
+        case str():
+            # That of a text enum's member is its value.
+            return str.__str__(value)
+        case list() | tuple():
+            return f"[{', '.join(map(_part, value))}]"
+        case set() | frozenset():
+            return f"{{{', '.join(sorted(map(_part, value)))}}}"
+        case Mapping():
+            return f"{{{', '.join(f'{_part(key)}: {_part(part)}' for key, part in value.items())}}}"
+        case torch.nn.Module():
+            return type(value).__qualname__
+    if isinstance(value, type) or inspect.isfunction(value):
+        return public_name(value)
+    if is_dataclass(value):
+        return type(value).__qualname__
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", str(value))
+
+
+def _part(value: Any) -> str:
+    return repr(str.__str__(value)) if isinstance(value, str) else _text(value)

@@ -1,0 +1,246 @@
+"""Storage of one horizon, allocated once and read in sequences."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+from tensordict import TensorDict
+from torch import Tensor
+
+from .. import specs
+from ..common.types import OBS, REWARDS, Batch
+
+
+class RolloutBuffer:
+    """Everything of one horizon, time-major: writes and flattening are contiguous.
+
+    Args:
+        observation_spec: Of one environment.
+        drawn: [N, *A]. Something that the distribution drew, of the form that is to be stored.
+        state_spec: Of one environment; None if the policy is feedforward.
+        num_envs: B.
+        horizon: T.
+        seq_len: L, steps between two stored recurrent states; divides the horizon.
+        device: Where to store.
+    """
+
+    obs: Any
+    """[T + 1, B, ...]. The last one follows the last action."""
+    drawn: Any
+    """[T, B, *A]. What the distribution drew, in the dtype in which it was drawn."""
+    logp: Tensor
+    """[T, B, 1]. Log-probability of that at the time."""
+    values: Tensor
+    """[T + 1, B, 1]. The last one bootstraps."""
+    rewards: Tensor
+    """[T, B, 1]. As the environment returned them."""
+    states: TensorDict | None
+    """[T / L, B, ...]. Recurrent states at the starts of sequences."""
+
+    def __init__(
+        self,
+        observation_spec: specs.TensorSpec,
+        drawn: Batch,
+        state_spec: specs.Composite | None,
+        *,
+        num_envs: int,
+        horizon: int,
+        seq_len: int,
+        device: torch.device,
+    ) -> None:
+        self.num_envs, self.horizon, self.seq_len = num_envs, horizon, seq_len
+        self.obs = specs.zeros(observation_spec, (horizon + 1, num_envs), device)
+        self.drawn = _zeros(drawn, (horizon, num_envs), device)
+        self.logp = torch.zeros((horizon, num_envs, 1), device=device)
+        self.values = torch.zeros((horizon + 1, num_envs, 1), device=device)
+        self.rewards = torch.zeros((horizon, num_envs, 1), device=device)
+        self._discrete = [
+            (".".join((OBS, *path)), part, leaf)
+            for path, part, leaf in specs.parts(self.obs, observation_spec)
+            if specs.num_values(leaf) is not None
+            and (leaf.dtype != torch.bool or specs.kind(leaf) is specs.OneHot)
+        ]
+        """Name, storage and spec of the discrete observations."""
+        self.states = None
+        if state_spec is not None:
+            self.states = specs.zeros(state_spec, (horizon // seq_len, num_envs), device)
+
+    def tensors(self) -> list[Tensor]:
+        """Return all that is stored."""
+        found: list[Tensor] = []
+        for part in (self.obs, self.drawn, self.logp, self.values, self.rewards, self.states):
+            if part is not None:
+                found += [part] if isinstance(part, Tensor) else list(part.values(True, True))
+        return found
+
+    def clear(self) -> None:
+        """Set everything to zero."""
+        for tensor in self.tensors():
+            tensor.zero_()
+
+    def go_on(self) -> None:
+        """Begin a horizon where the last one ended."""
+        self.obs[0] = self.obs[-1]
+
+    @property
+    def num_sequences(self) -> int:
+        """How many sequences of `seq_len` steps a horizon holds."""
+        return self.num_envs * self.horizon // self.seq_len
+
+    def is_sound(self) -> Tensor:
+        """Return whether every real number is finite and every discrete observation in range, bool []."""
+        finite = [part.isfinite().all() for _, part in self._real_parts()]
+        within = [~specs.outside(part, spec).any() for _, part, spec in self._discrete]
+        return torch.stack([*finite, *within]).all()
+
+    def first_out_of_range(self) -> tuple[str, int, int] | None:
+        """Return name, step and environment of the first observation that is no value of its spec, if any."""
+        found = []
+        for name, part, spec in self._discrete:
+            bad = specs.outside(part, spec).flatten(2).any(-1).nonzero()
+            found += [(name, *bad[0].tolist())] if len(bad) else []
+        name, step, env = min(found, key=lambda fault: fault[1], default=(None, 0, 0))
+        return None if name is None else (name, step - 1, env)
+
+    def first_nonfinite(self) -> tuple[str, int, int] | None:
+        """Return name, step and environment of the first number that isn't finite, if there is one.
+
+        An observation counts to the step that returned it; -1 is the reset.
+        """
+        found: list[tuple[float, str, int, int]] = []
+        for name, part in self._real_parts():
+            bad = (~part.isfinite()).flatten(2).any(-1).nonzero()
+            if len(bad):
+                step, env = bad[0].tolist()
+                from_env = name.split(".")[0] in (OBS, REWARDS)
+                step -= name.split(".")[0] == OBS
+                # The policy speaks before the environment takes the step.
+                found.append((step if from_env else step - 0.5, name, step, env))
+        return min(found, key=lambda fault: fault[0])[1:] if found else None
+
+    def _real_parts(self) -> Iterator[tuple[str, Tensor]]:
+        named = [(OBS, self.obs), (REWARDS, self.rewards), ("actions", self.drawn)]
+        named += [("logp", self.logp), ("values", self.values)]
+        for name, value in named:
+            if isinstance(value, Tensor):
+                tensors = [(name, value)]
+            else:
+                tensors = [(".".join((name, *_path(key))), leaf) for key, leaf in value.items(True, True)]
+            yield from ((key, tensor) for key, tensor in tensors if tensor.is_floating_point())
+
+
+class LossInputs(NamedTuple):
+    """What the loss reads of each row beside the policy, [N · L, 1]."""
+
+    old_logp: Tensor
+    """Log-probability of the action when it was taken."""
+    old_values: Tensor
+    """Value of the observation at that time."""
+    advantages: Tensor
+    returns: Tensor
+    """Target of the value function."""
+
+
+class Sequences:
+    """A buffer, cut into sequences of `seq_len` steps.
+
+    Args:
+        buffer: Where the horizon is.
+    """
+
+    def __init__(self, buffer: RolloutBuffer) -> None:
+        self._buffer = buffer
+        self._num_envs, self._seq_len = buffer.num_envs, buffer.seq_len
+        self._num_sequences = buffer.num_sequences
+        self._obs = buffer.obs[:-1].flatten(0, 1)
+        self._drawn = buffer.drawn.flatten(0, 1)
+        self._states = None if buffer.states is None else buffer.states.flatten(0, 1)
+        # One matrix: a minibatch gathers all four with one indexing operation.
+        rows = buffer.horizon * buffer.num_envs
+        self._columns = torch.zeros((len(LossInputs._fields), rows), device=buffer.logp.device)
+
+    def fill(self, advantages: Tensor, returns: Tensor) -> None:
+        """Take in what has been made of the horizon: advantages [B, T] and returns [B, T]."""
+        buffer = self._buffer
+        loss_inputs = (buffer.logp, buffer.values[:-1], advantages.T.unsqueeze(-1), returns.T.unsqueeze(-1))
+        for column, values in zip(self._columns, loss_inputs, strict=True):
+            column.copy_(values.flatten())
+
+    def tensors(self) -> list[Tensor]:
+        """Return the tensors that minibatches are taken from."""
+        return [*self._buffer.tensors(), self._columns]
+
+    def __len__(self) -> int:
+        return self._num_sequences
+
+    def observations(self, index: slice | Tensor) -> tuple[Any, TensorDict | None]:
+        """Return observations [N, L, ...] and the recurrent states before them [N, ...], None if feedforward.
+
+        Args:
+            index: Numbers of sequences; q starts in step q // B · L of environment q % B.
+        """
+        obs = _at(self._obs, self._rows(index))
+        obs = obs.unsqueeze(1) if self._seq_len == 1 else obs.unflatten(0, (count(index), self._seq_len))
+        return obs, None if self._states is None else _at(self._states, index)
+
+    def drawn(self, index: slice | Tensor) -> Any:
+        """Return what was drawn, [N · L, *A]."""
+        return _at(self._drawn, self._rows(index))
+
+    def loss_inputs(self, index: slice | Tensor) -> LossInputs:
+        """Return what the loss reads beside the policy."""
+        rows = self._rows(index)
+        found = self._columns[:, rows] if isinstance(rows, slice) else self._columns.index_select(1, rows)
+        return LossInputs(*found.unsqueeze(-1))
+
+    def _rows(self, index: slice | Tensor) -> slice | Tensor:
+        """Return where the steps of sequences are in the flattened buffer, [N · L]."""
+        if self._seq_len == 1:
+            return index
+        device = self._columns.device
+        if isinstance(index, slice):
+            index = torch.arange(index.start, index.stop, device=device)
+        first = index // self._num_envs * (self._num_envs * self._seq_len) + index % self._num_envs
+        rows = first.unsqueeze(-1) + self._num_envs * torch.arange(self._seq_len, device=device)
+        return rows.flatten()
+
+
+def _at(rows: Any, index: slice | Tensor) -> Any:
+    """Return the rows with these numbers."""
+    if isinstance(rows, Tensor) and isinstance(index, Tensor):
+        return rows.index_select(0, index)
+    return rows[index]
+
+
+def minibatches(total: int, size: int, *, shuffle: bool, device: torch.device) -> Iterator[slice | Tensor]:
+    """Yield the numbers 0 … total − 1 in parts of `size`; the whole as one part keeps its order."""
+    if shuffle and size < total:
+        yield from torch.randperm(total, device=device).split(size)
+    else:
+        yield from microbatches(slice(0, total), size)
+
+
+def count(index: slice | Tensor) -> int:
+    """Return how many entries an index has."""
+    return index.stop - index.start if isinstance(index, slice) else len(index)
+
+
+def microbatches(index: slice | Tensor, size: int) -> Iterator[slice | Tensor]:
+    """Yield consecutive parts of `index` of at most `size` entries."""
+    if isinstance(index, slice):
+        for start in range(index.start, index.stop, size):
+            yield slice(start, min(start + size, index.stop))
+    else:
+        yield from index.split(size)
+
+
+def _zeros(example: Batch, shape: tuple[int, int], device: torch.device) -> Any:
+    """Return zeros like the rows of an example, with leading dimensions `shape`."""
+    if isinstance(example, Tensor):
+        return torch.zeros((*shape, *example.shape[1:]), dtype=example.dtype, device=device)
+    content = {key: _zeros(value, shape, device) for key, value in example.items()}
+    return TensorDict(content, batch_size=shape, device=device)
+
+
+def _path(key: str | tuple[str, ...]) -> tuple[str, ...]:
+    return (key,) if isinstance(key, str) else key

@@ -1,0 +1,91 @@
+"""Classes by their names in a configuration."""
+
+import re
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..common.errors import ConfigError
+from ..common.validation import did_you_mean
+from ..distributions import Distribution
+from ..env.base import Env
+from . import class_files
+from .yaml_format import _check_file, _how_named
+
+_CLASSES: dict[str, type] = {
+    "env": Env,
+    "model_cls": torch.nn.Module,
+    "distribution_cls": Distribution,
+    "optimizer_cls": torch.optim.Optimizer,
+}
+"""What the classes that a file may name must be derived from."""
+
+
+def find_class(name: Any, option: str, base: Path | None = None) -> type:
+    """Return the class that `package.module.Class`, `module:Class` or `path/to/file.py:Class` names.
+
+    Args:
+        name: The name.
+        option: What it is for; the class must be of the kind that this needs.
+        base: Directory from which a file is named; None is the working directory.
+
+    Raises:
+        ConfigError: If there is no such class; nothing of it has been called.
+    """
+    kind = _CLASSES[option]
+    if isinstance(name, str) and (parts := class_files.split(name)):
+        home, attribute = str(parts[0]), parts[1]
+        _check_file(name, parts[0], option, base)
+    elif isinstance(name, str) and re.fullmatch(r"\w+(\.\w+)*[.:]\w+|\w+(\.\w+)*:\w+(\.\w+)*", name):
+        home, _, attribute = name.partition(":") if ":" in name else name.rpartition(".")
+        parts = None
+    else:
+        raise ConfigError(f"{option} is {name!r}, {_how_named(name, option)}")
+    try:
+        module = class_files.import_file((base or Path()) / parts[0]) if parts else import_module(home)
+    except (Exception, SystemExit) as error:
+        missing = error.name if isinstance(error, ModuleNotFoundError) else None
+        if missing and f"{home}.".startswith(f"{missing}."):
+            hint = f"; if it is in a file, name it by that: path/to/{missing}.py:{attribute}"
+            hint = "" if "." in missing else hint
+            raise ConfigError(f"{option} is {name}: there is no module {missing}{hint}") from None
+        message = " ".join(str(error).split())
+        raise ConfigError(
+            f"{option} is {name}: importing it raised {type(error).__name__}: {message}"
+        ) from error
+    found = class_files.look_up(module, attribute)
+    if found is None and home == "__main__":
+        raise ConfigError(f"{option} is {name}, {_how_named(f'<{name}>', option)}")
+    if found is None:
+        classes = [key for key, value in vars(module).items() if isinstance(value, type)]
+        raise ConfigError(f"{option} is {name}: {home} has no {attribute}{did_you_mean(attribute, classes)}")
+    if not isinstance(found, type) or not issubclass(found, kind):
+        raise ConfigError(
+            f"{option} is {name}, expected a class derived from {kind.__module__}.{kind.__name__}"
+        )
+    return found
+
+
+def find_classes(algorithm_config: Mapping[str, Any], base: Path | None = None) -> dict[str, Any]:
+    """Return hyperparameters with classes in place of their names.
+
+    Args:
+        algorithm_config: The hyperparameters.
+        base: Directory from which files are named; None is the working directory.
+
+    Raises:
+        ConfigError: If there is no such class; a line for each.
+    """
+    found, faults = dict(algorithm_config), []
+    for key in _CLASSES.keys() & algorithm_config.keys():
+        if not isinstance(algorithm_config[key], type | None):
+            try:
+                found[key] = find_class(algorithm_config[key], key, base)
+            except ConfigError as error:
+                faults.append(str(error))
+    if faults:
+        raise ConfigError("\n".join(faults))
+    return found

@@ -1,0 +1,1 @@
+"""Metrics: the journal on disk, and from there to MLflow."""

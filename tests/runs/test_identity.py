@@ -1,0 +1,237 @@
+"""Whose checkpoints a run takes, and what becomes of a config.yaml that isn't what it was."""
+
+import json
+import logging
+import shutil
+
+import pytest
+import torch
+import yaml
+
+from rlstack import RecurrentAlgorithm, Trainer
+from rlstack.cli.run_config import RunConfig
+from rlstack.common.errors import CheckpointError, ConfigError, NonFiniteError
+from rlstack.conditions import HitsUpperBound
+from rlstack.env import DiscreteDummyEnv
+from rlstack.runs import checkpoint
+from rlstack.runs.inspect import inspect
+
+from ..helpers import SMALL
+
+CONFIG = {"num_envs": 2, "horizon": 2, "device": "cpu", "gamma": 0.5, "model_config": SMALL}
+
+
+@pytest.fixture(autouse=True)
+def _heard(caplog):
+    caplog.set_level(logging.WARNING, logger="rlstack")
+
+
+def train(directory, updates=2, trainer=None, **changes):
+    """Write a checkpoint after each update of a new run, or one that goes on."""
+    if trainer is None:
+        every = {"every_updates": 1, "every_seconds": None}
+        config = {**CONFIG, **changes}
+        trainer = Trainer(
+            DiscreteDummyEnv,
+            algorithm_config=config,
+            run_dir=directory,
+            checkpoint_config=every,
+            track=False,
+        )
+    trainer.run(stop_conditions=[HitsUpperBound("algorithm/steps", updates)])
+    trainer.close()
+    return trainer
+
+
+def resume(directory, **changes):
+    trainer = Trainer.resume(directory, track=False, **changes)
+    trainer.close()
+    return trainer
+
+
+def edit(directory, change):
+    """Change what a run's config.yaml says."""
+    file = directory / "config.yaml"
+    said = yaml.safe_load(file.read_text())
+    change(said)
+    file.write_text(yaml.safe_dump(said))
+
+
+def put(path, target, number):
+    """Copy a checkpoint into a run under another number."""
+    copy = target / "checkpoints" / f"ckpt-{number:09d}"
+    shutil.copytree(path, copy)
+    return copy
+
+
+class TestIdentity:
+    def test_every_run_has_one_of_its_own(self, tmp_path):
+        runs = [train(tmp_path / name) for name in ("one", "two")]
+        ids = [yaml.safe_load((run.run_dir.path / "config.yaml").read_text())["id"] for run in runs]
+        assert ids == [run.run_dir.id for run in runs]
+        assert ids[0] != ids[1]
+        said = inspect(tmp_path / "one")
+        assert said["run"] == ids[0]
+        # The configuration of a run begins another one.
+        assert RunConfig.read(tmp_path / "one" / "config.yaml").algorithm_config["gamma"] == 0.5
+
+    def test_another_runs_checkpoint_is_not_taken(self, tmp_path, caplog):
+        train(tmp_path / "one", 2)
+        other = train(tmp_path / "two", 5)
+        foreign = put(tmp_path / "two" / "checkpoints" / "ckpt-000000005", tmp_path / "one", 5)
+        again = resume(tmp_path / "one")
+        assert again.steps == 2
+        assert f"{foreign} is of another run: its id is {other.run_dir.id}" in caplog.text
+        for path in (tmp_path / "one" / "checkpoints").glob("ckpt-*"):
+            if path != foreign:
+                shutil.rmtree(path)
+        with pytest.raises(CheckpointError, match=f"no sound checkpoint.*of another run.*{again.run_dir.id}"):
+            resume(tmp_path / "one")
+
+    def test_a_renamed_one_is_not_taken(self, tmp_path, caplog):
+        train(tmp_path / "one", 2)
+        put(tmp_path / "one" / "checkpoints" / "ckpt-000000001", tmp_path / "one", 120)
+        assert resume(tmp_path / "one").steps == 2
+        assert "ckpt-000000120 is damaged or was renamed: it is of update 1" in caplog.text
+
+    def test_restoring_takes_no_other_runs(self, tmp_path, monkeypatch, caplog):
+        trainer = train(tmp_path / "one", 2)
+        train(tmp_path / "two", 5)
+        put(tmp_path / "two" / "checkpoints" / "ckpt-000000005", tmp_path / "one", 5)
+        again = Trainer.resume(tmp_path / "one", options={"on_nonfinite": "restore"}, track=False)
+        caplog.clear()
+        faults, step = [NonFiniteError("NaN")], again.algorithm.step
+
+        def fail_once():
+            if faults:
+                raise faults.pop()
+            return step()
+
+        monkeypatch.setattr(again.algorithm, "step", fail_once)
+        again.step()
+        again.close()
+        assert "ckpt-000000005 is of another run" in caplog.text
+        assert "went back to" in caplog.text
+        assert "ckpt-000000002, with" in caplog.text
+        assert trainer.run_dir.id == again.run_dir.id
+
+    def test_load_takes_it_and_says_so(self, tmp_path, caplog):
+        train(tmp_path / "one", 2)
+        trainer = Trainer(DiscreteDummyEnv, algorithm_config=CONFIG, run_dir=tmp_path / "two", track=False)
+        trainer.load(tmp_path / "one" / "checkpoints")
+        assert caplog.text.count("is of another run than") == 1
+        train(None, 4, trainer)
+        caplog.clear()
+        assert resume(tmp_path / "two").steps == 4
+        assert caplog.text == ""
+        # Without a directory a trainer is no run.
+        alone = Trainer(DiscreteDummyEnv, algorithm_config=CONFIG, track=False)
+        alone.load(tmp_path / "one" / "checkpoints")
+        assert caplog.text == ""
+
+    def test_a_copied_run_goes_on(self, tmp_path, caplog):
+        train(tmp_path / "one", 2)
+        shutil.copytree(tmp_path / "one", tmp_path / "two")
+        train(None, 4, Trainer.resume(tmp_path / "two", track=False))
+        assert resume(tmp_path / "two").steps == 4
+        assert caplog.text == ""
+
+    def test_runs_without_one_go_on(self, tmp_path, caplog):
+        train(tmp_path / "run", 2)
+        edit(tmp_path / "run", lambda said: said.pop("id"))
+        with pytest.raises(
+            CheckpointError, match=r"of another run: its id is .*, here it is none: .*write `id: "
+        ):
+            resume(tmp_path / "run")
+        for path in (tmp_path / "run" / "checkpoints").glob("ckpt-*"):
+            said = json.loads((path / "manifest.json").read_bytes())
+            # As rlstack 0.1.0 wrote them.
+            for key in ("checksum", "info.run", "info.config", "info.params"):
+                (said["info"] if "." in key else said).pop(key.rpartition(".")[2])
+            (path / "manifest.json").write_bytes(checkpoint.seal(said))
+        caplog.clear()
+        train(None, 4, Trainer.resume(tmp_path / "run", track=False))
+        assert resume(tmp_path / "run").steps == 4
+        assert caplog.text == ""
+
+    @pytest.mark.parametrize("wrong", [3, None, ["x"]])
+    def test_an_identity_that_is_none_is_refused(self, tmp_path, wrong):
+        train(tmp_path / "run", 1)
+        edit(tmp_path / "run", lambda said: said.update(id=wrong))
+        with pytest.raises(ConfigError, match="id is"):
+            resume(tmp_path / "run")
+
+
+class TestEditedConfig:
+    def test_a_lost_line_is_refused_by_name(self, tmp_path):
+        train(tmp_path / "run", 1, env_config={"bounds": 50.0}, optimizer_config={"lr": 0.01})
+        whole = (tmp_path / "run" / "config.yaml").read_text()
+        for line, said in {
+            "  gamma: 0.5\n": "no gamma, which was 0.5",
+            "  horizon: 2\n": "no horizon, which was 2",
+            "    bounds: 50.0\n": r"no env_config\.bounds, which was 50\.0",
+            "    lr: 0.01\n": r"no optimizer_config\.lr, which was 0\.01",
+        }.items():
+            assert line in whole
+            (tmp_path / "run" / "config.yaml").write_text(whole.replace(line, ""))
+            with pytest.raises(ConfigError, match=said):
+                resume(tmp_path / "run")
+        lines = whole.replace("  gamma: 0.5\n", "")
+        (tmp_path / "run" / "config.yaml").write_text(lines)
+        assert resume(tmp_path / "run", algorithm_config={"gamma": 0.9}).algorithm.hparams.gamma == 0.9
+
+    def test_what_the_model_is_made_with_is_named_too(self, tmp_path):
+        train(tmp_path / "run", 1)
+        edit(tmp_path / "run", lambda said: said["algorithm_config"].pop("model_config"))
+        with pytest.raises(ConfigError, match=r"no model_config\.hiddens, which was \[16\]"):
+            resume(tmp_path / "run")
+
+    def test_a_lost_line_that_says_a_default_costs_nothing(self, tmp_path, caplog):
+        train(tmp_path / "run", 1)
+        edit(tmp_path / "run", lambda said: said["algorithm_config"].pop("gae_lambda"))
+        resume(tmp_path / "run")
+        assert caplog.text == ""
+
+    def test_what_was_edited_is_used_and_said_until_a_checkpoint_has_it(self, tmp_path, caplog):
+        train(tmp_path / "run", 1, env_config={"bounds": 50.0})
+
+        def change(said):
+            said["algorithm_config"].update(gamma=0.9, env_config={"bounds": 60}, entropy_coeff=0)
+
+        edit(tmp_path / "run", change)
+        again = Trainer.resume(tmp_path / "run", track=False)
+        assert again.algorithm.hparams.gamma == 0.9
+        said = [record.message for record in caplog.records if "was edited" in record.message]
+        assert len(said) == 1
+        assert "gamma is 0.9 and was 0.5" in said[0]
+        assert "env_config.bounds is 60 and was 50.0" in said[0]
+        assert "entropy" not in said[0]
+        train(None, 2, again)
+        caplog.clear()
+        resume(tmp_path / "run")
+        assert caplog.text == ""
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {},
+            {"model_config": None, "device": "auto", "seed": 3},
+            {"lr_schedule": ((0, 1e-3), (100, 1)), "max_grad_norm": None, "horizon": 7},
+            {"optimizer_cls": torch.optim.SGD, "optimizer_config": {"momentum": 1e-1}},
+            {"algorithm_cls": RecurrentAlgorithm, "model_config": {"hidden_size": 4}, "seq_len": 1},
+            {"env_config": {"bounds": 1000.0}, "horizons_per_env_reset": -1, "grad_block_size": None},
+        ],
+    )
+    def test_sound_runs_go_on_without_a_word(self, tmp_path, caplog, changes):
+        options = {**CONFIG, **changes}
+        trainer = Trainer(
+            DiscreteDummyEnv,
+            algorithm_cls=options.pop("algorithm_cls", Trainer.__init__.__kwdefaults__["algorithm_cls"]),
+            algorithm_config=options,
+            run_dir=tmp_path / "run",
+            track=False,
+        )
+        train(None, 1, trainer)
+        train(None, 2, Trainer.resume(tmp_path / "run", track=False))
+        assert resume(tmp_path / "run").steps == 2
+        assert caplog.text == ""
