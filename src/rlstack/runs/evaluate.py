@@ -12,8 +12,11 @@ from ..env.base import EnvFactory, checked_reset, checked_step, make_env, most_s
 from ..policies.policy import Policy, RecurrentPolicy
 from . import checkpoint
 from .class_paths import find_class
-from .inspect import _HORIZONS, find_checkpoint
+from .inspect import find_checkpoint
 from .saved_config import read_config
+
+_HORIZONS = 10
+"""How many to judge a policy by: what goes wrong after the horizon it was trained on shows only later."""
 
 
 def evaluate(
@@ -45,8 +48,8 @@ def evaluate(
     where, device_ = find_checkpoint(path), resolve_device(device)
     said = checkpoint.read(where)
     # What is imported may change the working directory.
-    run = where.absolute().parent.parent
-    file = run / where.parent.name / where.name / "model.safetensors"
+    place = where.absolute()
+    run = place.parent.parent
     config = read_config(run)
     options = config["algorithm_config"]
     env_cls = env_cls or find_class(config["env"], "env", run)
@@ -55,7 +58,7 @@ def evaluate(
         for name in ("model_cls", "distribution_cls")
     }
     policy_cls = RecurrentPolicy if config["algorithm"] == "recurrent" else Policy
-    policy = policy_cls.load(file, device=device_, **classes)
+    policy = policy_cls.load(place / "model.safetensors", device=device_, **classes)
     with keep_random_state(device_):
         torch.manual_seed(seed)
         config_ = {**(options.get("env_config") or {}), **env_config}

@@ -6,9 +6,6 @@ from typing import Any
 from ..common.errors import CheckpointError
 from . import checkpoint
 
-_HORIZONS = 10
-"""How many to judge a policy by: what goes wrong after the horizon it was trained on shows only later."""
-
 
 def find_checkpoint(path: Path) -> Path:
     """Return the checkpoint that a path means: itself, or of a run the best one, else the last one.
