@@ -17,9 +17,9 @@ import rlstack
 from rlstack import Algorithm, HparamsError, RecurrentAlgorithm, Trainer
 from rlstack.cli.app import main
 from rlstack.cli.run_config import RunConfig
+from rlstack.common.fields import meanings
 from rlstack.common.other_names import ELSEWHERE, LIBRARIES, TABLE
 from rlstack.env import DiscreteDummyEnv
-from rlstack.keywords import meanings
 
 ROOT = Path(__file__).parent.parent
 KINDS = [
@@ -32,12 +32,14 @@ KINDS = [
 def test_keywords_are_the_hyperparameters(cls, hparams_cls, keywords):
     assert get_type_hints(keywords) == get_type_hints(hparams_cls)
     assert not keywords.__required_keys__
+    assert not re.search("Annotated|FieldInfo", f"{inspect.signature(cls)} {inspect.signature(hparams_cls)}")
     env_cls, *others = inspect.signature(cls).parameters.values()
     assert (env_cls.name, env_cls.kind) == ("env_cls", env_cls.POSITIONAL_ONLY)
     assert {entry.name: entry.default for entry in others} == {
         field.name: field.default for field in fields(hparams_cls)
     }
     assert {entry.name: entry.annotation for entry in others} == get_type_hints(hparams_cls)
+    assert [*inspect.signature(hparams_cls).parameters.values()] == others
     inspect.signature(cls).bind(DiscreteDummyEnv, num_envs=3)
     with pytest.raises(TypeError, match="horzon"):
         inspect.signature(cls).bind(DiscreteDummyEnv, horzon=3)
@@ -47,12 +49,13 @@ def test_keywords_are_the_hyperparameters(cls, hparams_cls, keywords):
 def test_help_says_what_each_means(cls, hparams_cls, keywords):
     said = meanings(hparams_cls)
     assert list(said) == [field.name for field in fields(hparams_cls)]
-    text = pydoc.plain(pydoc.render_doc(cls))
-    flat = " ".join(text.replace("|", " ").split())
-    for name, meaning in said.items():
-        assert f"{name}: {meaning}" in flat
-    assert flat.index("Example:") < flat.index("Hyperparameters:")
-    assert max(map(len, cls.__doc__.splitlines())) <= 110
+    for described in (cls, hparams_cls):
+        text = pydoc.plain(pydoc.render_doc(described))
+        flat = " ".join(text.replace("|", " ").split())
+        for name, meaning in said.items():
+            assert f"{name}: {meaning}" in flat
+        assert max(map(len, described.__doc__.splitlines())) <= 110
+    assert cls.__doc__.index("Example:") < cls.__doc__.index("Hyperparameters:")
 
 
 SAMPLE = """

@@ -11,11 +11,12 @@ import torch
 
 from .common import metrics, random_state
 from .common.device import resolve_device
+from .common.fields import document
 from .common.types import Config, Stats
 from .engine.select import default_block_size, make_backend, make_executor
 from .env.base import EnvFactory, make_env
 from .hparams import Hparams, RecurrentHparams
-from .keywords import HparamsDict, RecurrentHparamsDict, document
+from .keywords import HparamsDict, RecurrentHparamsDict
 from .policies.policy import Policy, RecurrentPolicy
 from .policies.watch import PolicyWatch
 from .ppo.advantages import AdvantageEstimator
@@ -39,7 +40,7 @@ class _PPO(ABC):
     policy_cls: ClassVar[type[Policy] | type[RecurrentPolicy]]
 
     def __init_subclass__(cls) -> None:
-        document(cls, cls.hparams_cls)
+        document(cls, cls.hparams_cls, "Hyperparameters")
 
     def __init__(self, env_cls: EnvFactory, /, **hyperparameters: Any) -> None:
         hparams = self.hparams_cls.parse(hyperparameters)
