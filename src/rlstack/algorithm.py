@@ -17,6 +17,7 @@ from .engine.select import default_block_size, make_backend, make_executor
 from .env.base import EnvFactory, make_env
 from .hparams import Hparams, RecurrentHparams
 from .keywords import HparamsDict, RecurrentHparamsDict
+from .policies.file import state_of
 from .policies.policy import Policy, RecurrentPolicy
 from .policies.watch import PolicyWatch
 from .ppo.advantages import AdvantageEstimator
@@ -185,14 +186,14 @@ class _PPO(ABC):
 
         Raises:
             RuntimeError: If a horizon has been collected that `step` hasn't used.
-            EnvError: If the environment can't say its state.
+            EnvError, TypeError: If the environment, or a module of the policy, can't say its state.
         """
         if self._buffered:
             raise RuntimeError(
                 "a collected horizon is not part of the state: call step() before state_dict()"
             )
         return {
-            "policy": dict(self.policy.state_dict()),
+            "policy": state_of(self.policy),
             "optimizer": self.learner.state_dict(),
             "advantages": self.advantages.state_dict(),
             "collector": self.collector.state_dict(),

@@ -182,9 +182,9 @@ class _Policy(nn.Module, ABC):
 
         Raises:
             ValueError: If the model's options can't be written as JSON.
-            TypeError: If a parameter or buffer is a tensor that no file can hold, a sparse one for example.
+            TypeError: If no file can hold a part of its state, a sparse buffer for example.
         """
-        file.write(path, self.state_dict(), self.description)
+        file.write(path, file.state_of(self), self.description)
 
     @property
     def description(self) -> dict[str, Any]:
@@ -224,20 +224,20 @@ class _Policy(nn.Module, ABC):
             PolicyFileError: If the file is no such policy, or needs a class that isn't given.
             OSError: If it can't be read.
         """
-        tensors, description = file.read(path)
+        state, description = file.read(path)
         try:
-            if description["policy"] != cls.__name__:
-                kind = description["policy"]
+            if (kind := description["policy"]) != cls.__name__:
                 raise PolicyFileError(f"{path} holds a {kind}: use {kind}.load")
             model, distribution_cls = file.make_parts(path, description, model_cls, distribution_cls)
             normalize = description["normalize_observations"]
             clip = description.get("clip_actions", False)
             policy = cls(model, distribution_cls, normalize_observations=normalize, clip_actions=clip)
-            policy.load_state_dict(tensors)
+            policy.load_state_dict(state)
         except PolicyFileError:
             raise
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise PolicyFileError(f"{path} is not a usable policy: {error}") from error
+        except Exception as error:
+            message = f"{path} is not a usable policy: {type(error).__name__}: {error}"
+            raise PolicyFileError(message) from error
         return policy.to(device).eval()
 
 
