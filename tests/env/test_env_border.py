@@ -304,6 +304,32 @@ def test_few_simulations_with_the_batch_dimension_in_their_spec():
         Algorithm(env_cls, **BASE).collect()
 
 
+@pytest.mark.parametrize(("num_envs", "shape"), [(4, (4, 1)), (2000, (2000,)), (4, (4,))])
+def test_actions_with_the_batch_dimension_in_their_spec(num_envs, shape):
+    class Adds(Told):
+        def __init__(self, num_envs, /, **options):
+            super().__init__(num_envs, **options)
+            self.observation_spec, self.action_spec = specs.Unbounded((1,)), specs.Unbounded(shape)
+
+        def reset(self, *, config=None):
+            return torch.zeros(self.num_envs, 1)
+
+        def step(self, action):
+            return {"obs": torch.zeros(self.num_envs, 1) + action, "rewards": torch.zeros(self.num_envs, 1)}
+
+    words = rf"obs has shape \[{num_envs}, {num_envs}.*; if the {num_envs} in the shape \[{num_envs}.*\] of "
+    words += "action_spec counts simulations, leave it out: specs have no batch dimension"
+    with pytest.raises(EnvError, match=words):
+        Algorithm(Adds, **{**BASE, "num_envs": num_envs}).collect()
+
+
+def test_other_faults_of_a_step_say_nothing_of_it():
+    env_cls = type("Raises", (Told,), {"step": lambda env, action: 1 / 0})
+    for num_envs in (1, 4):
+        with pytest.raises(EnvError, match=r"raised ZeroDivisionError: division by zero$"):
+            Algorithm(env_cls, **{**BASE, "num_envs": num_envs}).collect()
+
+
 def test_dimensions_that_happen_to_count_as_many():
     """Three legs of two joints in three simulations: that is no batch dimension."""
 

@@ -1,7 +1,7 @@
 """Values checked, with errors that say what to change."""
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import fields
 from difflib import get_close_matches
 from numbers import Real
@@ -68,13 +68,29 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f": did you mean {near[0]}?" if near else f": expected one of {', '.join(known)}"
 
 
-def check_options(options: Mapping[str, Any], callee: Callable[..., Any], name: str) -> None:
+def check_options(
+    options: Mapping[str, Any],
+    callee: Callable[..., Any],
+    name: str,
+    *,
+    by_position: int = 0,
+    elsewhere: Mapping[str, str] | None = None,
+    unsaid: Collection[str] = (),
+) -> None:
     """Refuse options that a callable doesn't take by keyword.
+
+    Args:
+        options: By name.
+        callee: What takes them.
+        name: What they are, for errors.
+        by_position: How many arguments it is handed before them.
+        elsewhere: Its names of options that others call otherwise, by those names.
+        unsaid: Options that it takes, but errors don't offer.
 
     Raises:
         HparamsError: If any are unknown, a line for each with the name that was probably meant.
     """
-    parameters = inspect.signature(callee).parameters.values()
+    parameters = list(inspect.signature(callee).parameters.values())[by_position:]
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         return
     known = [
@@ -83,8 +99,15 @@ def check_options(options: Mapping[str, Any], callee: Callable[..., Any], name: 
         if parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD)
     ]
     of = f"is not an option of {getattr(callee, '__name__', callee)}"
-    if unknown := [option for option in options if option not in known]:
-        raise HparamsError("\n".join(f"{name}.{key} {of}{did_you_mean(key, known)}" for key in unknown))
+    offered = [option for option in known if option not in unsaid]
+    faults = []
+    for key in options:
+        if key not in known:
+            meant = (elsewhere or {}).get(key)
+            advice = f": did you mean {meant}?" if meant in known else did_you_mean(key, offered)
+            faults.append(f"{name}.{key} {of}{advice}")
+    if faults:
+        raise HparamsError("\n".join(faults))
 
 
 def _explain(detail: Any) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from tensordict import TensorDict
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from .. import specs
 from ..common.random_state import keep_random_state
@@ -55,12 +56,19 @@ def _check_layers(model: nn.Module) -> None:
 
 
 def _check_parameters(model: nn.Module) -> None:
-    """Refuse parameters with gaps or repeats in memory: fused optimizers would write beyond their elements.
+    """Refuse parameters without a size, and those with gaps or repeats in memory.
+
+    Fused optimizers would write beyond the elements of the latter.
 
     Raises:
         TypeError: If there is one, with what to do.
     """
     for name, parameter in model.named_parameters():
+        if is_lazy(parameter):
+            raise TypeError(
+                f"model.{name} has no size yet, as those of lazy layers before they are first run: give the "
+                "layer its sizes, or run the model once when it is made"
+            )
         if not is_dense(parameter):
             raise TypeError(
                 f"model.{name} is a view with gaps or repeats in memory, or sparse, which can't be trained: "
@@ -73,10 +81,9 @@ def _problems(policy: Policy | RecurrentPolicy, obs: Batch) -> Iterator[str]:
     model, distribution = type(policy.model).__name__, policy.distribution_cls.__name__
     state = policy.initial_state(_ROWS)
     names, batch = ["features", "values"], [_ROWS]
-    if state is None:
-        outputs = policy.model(obs)
-    else:
-        outputs = policy.model(obs.unsqueeze(1), state)
+    with _raising(policy):
+        outputs = policy.model(obs) if state is None else policy.model(obs.unsqueeze(1), state)
+    if state is not None:
         names, batch = [*names, "state"], [_ROWS, 1]
     if not isinstance(outputs, tuple) or len(outputs) != len(names):
         yield f"{model}.forward returned {_describe(outputs)}, expected ({', '.join(names)})"
@@ -133,11 +140,22 @@ def _differences(policy: Policy | RecurrentPolicy, obs: Batch) -> Iterator[str]:
 
 def _results(policy: Policy | RecurrentPolicy, obs: Batch, state: TensorDict | None) -> dict[str, Tensor]:
     """Return what the model says of observations [B, ...], each part by its name."""
-    features, values, state = policy.forward_step(obs, state)
+    with _raising(policy):
+        features, values, state = policy.forward_step(obs, state)
     named = {f"the feature {_dotted(key)}": part for key, part in features.items(True, True)}
     if state is not None:
         named |= {f"the state {_dotted(key)}": part for key, part in state.items(True, True)}
     return {**named, "the value": values}
+
+
+@contextmanager
+def _raising(policy: Policy | RecurrentPolicy) -> Iterator[None]:
+    """Say of whatever the model raises that it does."""
+    try:
+        yield
+    except Exception as error:
+        said = f"{type(policy.model).__name__}.forward raised {type(error).__name__}: {error}"
+        raise ValueError(f"{said} (in the trial before training)") from error
 
 
 def _is_close(one: Tensor, other: Tensor) -> bool:
