@@ -59,6 +59,9 @@ def test_help_says_what_each_means(cls, hparams_cls, keywords):
 
 
 SAMPLE = """
+import json
+from collections.abc import Mapping
+from typing import Any
 import torch
 from rlstack import Algorithm, HparamsDict, RecurrentAlgorithm, Trainer
 from rlstack.env import DiscreteDummyEnv
@@ -69,8 +72,23 @@ config: HparamsDict = {"horizon": 8, "optimizer_config": {"lr": 1e-3}}
 Algorithm(DiscreteDummyEnv, **config)
 Trainer(DiscreteDummyEnv, algorithm_config=config)
 Trainer(DiscreteDummyEnv, algorithm_config={"seq_len": 4})
-plain = {"num_envs": 8}
+plain: dict[str, Any] = {"num_envs": 8}
 Trainer(DiscreteDummyEnv, algorithm_config=plain)
+Trainer(DiscreteDummyEnv, algorithm_config={})
+Trainer(DiscreteDummyEnv, algorithm_config=None)
+Trainer(DiscreteDummyEnv, algorithm_config={**config, "gamma": 0.9})
+Trainer(DiscreteDummyEnv, algorithm_config=json.loads('{"num_envs": 8}'))
+Trainer.resume("run", algorithm_config=plain)
+Algorithm(DiscreteDummyEnv, **plain)
+Algorithm(DiscreteDummyEnv, **{**plain, "num_envs": 4})
+def read(values: Mapping[str, Any]) -> None:
+    Algorithm(DiscreteDummyEnv, **values)
+    Trainer(DiscreteDummyEnv, algorithm_config=values)
+Trainer(DiscreteDummyEnv, algorithm_config={"horzon": 8})  # wrong
+Trainer(DiscreteDummyEnv, algorithm_config={"num_envs": 8, "horzon": 8, "engine": "eager"})  # wrong
+Trainer(DiscreteDummyEnv, algorithm_config={"num_envs": "8"})  # wrong
+Trainer(DiscreteDummyEnv, algorithm_config=dict(horzon=8))  # wrong
+Trainer.resume("run", algorithm_config={"learning_rate": 1e-3})  # wrong
 Algorithm(DiscreteDummyEnv, horzon=8)  # wrong
 Algorithm(DiscreteDummyEnv, seq_len=2)  # wrong
 Algorithm(DiscreteDummyEnv, num_envs="8")  # wrong

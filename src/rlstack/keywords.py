@@ -3,8 +3,8 @@
 Names and types are those of `Hparams`, as a static checker understands them; tests compare the two.
 """
 
-from collections.abc import Callable
-from typing import Any, Literal, TypedDict
+from collections.abc import Callable, Iterable
+from typing import Any, Literal, Never, Protocol, TypeAlias, TypedDict
 
 import torch
 
@@ -57,3 +57,21 @@ class RecurrentHparamsDict(HparamsDict, total=False):
 
     seq_len: int
     seqs_per_state_reset: int
+
+
+class UntypedHparams(Protocol):
+    """Hyperparameters of which static checkers know nothing: a mapping to Any, as files are read into.
+
+    A dictionary that is written out has values of some type: it must be a `HparamsDict` or a
+    `RecurrentHparamsDict` then, so checkers refuse misspelled names.
+    """
+
+    def keys(self) -> Iterable[str]:
+        """Return the names."""
+
+    def __getitem__(self, name: str, /) -> Never:
+        """Return a value; of all types Any alone passes for Never."""
+
+
+AlgorithmConfig: TypeAlias = HparamsDict | RecurrentHparamsDict | UntypedHparams
+"""Hyperparameters by name, for the algorithm of a trainer."""
