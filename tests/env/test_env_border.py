@@ -361,7 +361,7 @@ def test_dimensions_that_happen_to_count_as_many():
             lambda x: x.T,
             r"obs has shape \[2, 4\], expected \[4, 2\]: transpose it, the batch dimension",
         ),
-        (lambda x: (x, {}), r"obs is a tuple, expected a torch.Tensor: return that alone"),
+        (lambda x: (x, {}), r"obs is a tuple of 2, expected a torch.Tensor: return that alone"),
     ],
 )
 def test_what_to_do_about_other_shapes(bad, words):
@@ -379,7 +379,7 @@ def test_what_to_do_about_other_shapes(bad, words):
         ),
         (gymnasium.spaces.Box(0, 1, (2,)), r"is a gymnasium.Box, expected a spec: use rlstack.specs.Bounded"),
         (gymnasium.spaces.Discrete(2), r"use rlstack.specs.Categorical\(n, shape=\(1,\)\)"),
-        ((2,), "is a tuple, expected a spec: use one of rlstack.specs"),
+        ((2,), "is a tuple of 1, expected a spec: use one of rlstack.specs"),
     ],
 )
 def test_what_is_no_spec_is_told_what_would_be_one(spec, words):

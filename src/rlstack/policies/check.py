@@ -86,11 +86,11 @@ def _problems(policy: Policy | RecurrentPolicy, obs: Batch) -> Iterator[str]:
     if state is not None:
         names, batch = [*names, "state"], [_ROWS, 1]
     if not isinstance(outputs, tuple) or len(outputs) != len(names):
-        yield f"{model}.forward returned {_describe(outputs)}, expected ({', '.join(names)})"
+        yield f"{model}.forward returned {specs.describe(outputs)}, expected ({', '.join(names)})"
         return
     features, values, *_ = outputs
     if not isinstance(features, TensorDict) or list(features.batch_size) != batch:
-        got = _describe(features)
+        got = specs.describe(features)
         yield f"features of {model} is {got}, expected a TensorDict with batch_size={batch}"
         return
     yield from _wrong_shape(f"values of {model}", values, [*batch, 1])
@@ -142,10 +142,10 @@ def _results(policy: Policy | RecurrentPolicy, obs: Batch, state: TensorDict | N
     """Return what the model says of observations [B, ...], each part by its name."""
     with _raising(policy):
         features, values, state = policy.forward_step(obs, state)
-    named = {f"the feature {_dotted(key)}": part for key, part in features.items(True, True)}
+    found = {f"the feature {name}": part for name, part in specs.named(features)}
     if state is not None:
-        named |= {f"the state {_dotted(key)}": part for key, part in state.items(True, True)}
-    return {**named, "the value": values}
+        found |= {f"the state {name}": part for name, part in specs.named(state)}
+    return {**found, "the value": values}
 
 
 @contextmanager
@@ -163,10 +163,6 @@ def _is_close(one: Tensor, other: Tensor) -> bool:
     if one.dtype.is_floating_point:
         return torch.allclose(one, other, rtol=1e-3, atol=1e-4, equal_nan=True)
     return torch.equal(one, other)
-
-
-def _dotted(key: str | tuple[str, ...]) -> str:
-    return key if isinstance(key, str) else ".".join(key)
 
 
 def _random_obs(spec: specs.TensorSpec, device: torch.device) -> Any:
@@ -207,14 +203,4 @@ def _wrong_shape(name: str, value: object, shape: list[int]) -> Iterator[str]:
     if isinstance(value, Tensor) and (problem := specs.not_dense(value, name)):
         yield problem
     elif not isinstance(value, Tensor) or list(value.shape) != shape:
-        yield f"{name} is {_describe(value)}, expected a tensor of shape {shape}"
-
-
-def _describe(value: object) -> str:
-    if isinstance(value, Tensor):
-        return f"a tensor of shape {list(value.shape)}"
-    if isinstance(value, TensorDict):
-        return f"a TensorDict with batch_size={list(value.batch_size)}"
-    if isinstance(value, tuple):
-        return f"a tuple of {len(value)}"
-    return f"a {type(value).__name__}"
+        yield f"{name} is {specs.describe(value)}, expected a tensor of shape {shape}"

@@ -50,7 +50,7 @@ class RolloutBuffer:
     ) -> None:
         self.num_envs, self.horizon, self.seq_len = num_envs, horizon, seq_len
         self.obs = specs.zeros(observation_spec, (horizon + 1, num_envs), device)
-        self.drawn = _zeros(drawn, (horizon, num_envs), device)
+        self.drawn = specs.zeros(drawn[0], (horizon, num_envs), device)
         self.logp = torch.zeros((horizon, num_envs, 1), device=device)
         self.values = torch.zeros((horizon + 1, num_envs, 1), device=device)
         self.rewards = torch.zeros((horizon, num_envs, 1), device=device)
@@ -119,14 +119,10 @@ class RolloutBuffer:
         return min(found, key=lambda fault: fault[0])[1:] if found else None
 
     def _real_parts(self) -> Iterator[tuple[str, Tensor]]:
-        named = [(OBS, self.obs), (REWARDS, self.rewards), ("actions", self.drawn)]
-        named += [("logp", self.logp), ("values", self.values)]
-        for name, value in named:
-            if isinstance(value, Tensor):
-                tensors = [(name, value)]
-            else:
-                tensors = [(".".join((name, *_path(key))), leaf) for key, leaf in value.items(True, True)]
-            yield from ((key, tensor) for key, tensor in tensors if tensor.is_floating_point())
+        parts = [(OBS, self.obs), (REWARDS, self.rewards), ("actions", self.drawn)]
+        parts += [("logp", self.logp), ("values", self.values)]
+        for name, value in parts:
+            yield from (leaf for leaf in specs.named(value, name) if leaf[1].is_floating_point())
 
 
 class LossInputs(NamedTuple):
@@ -232,15 +228,3 @@ def microbatches(index: slice | Tensor, size: int) -> Iterator[slice | Tensor]:
             yield slice(start, min(start + size, index.stop))
     else:
         yield from index.split(size)
-
-
-def _zeros(example: Batch, shape: tuple[int, int], device: torch.device) -> Any:
-    """Return zeros like the rows of an example, with leading dimensions `shape`."""
-    if isinstance(example, Tensor):
-        return torch.zeros((*shape, *example.shape[1:]), dtype=example.dtype, device=device)
-    content = {key: _zeros(value, shape, device) for key, value in example.items()}
-    return TensorDict(content, batch_size=shape, device=device)
-
-
-def _path(key: str | tuple[str, ...]) -> tuple[str, ...]:
-    return (key,) if isinstance(key, str) else key
