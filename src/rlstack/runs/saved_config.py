@@ -100,15 +100,20 @@ def describe(algorithm: Algorithm | RecurrentAlgorithm) -> dict[str, Any]:
     return {**values, "device": str(algorithm.device)}
 
 
-def facts(algorithm: Algorithm | RecurrentAlgorithm) -> dict[str, Any]:
-    """Return what a checkpoint says of its algorithm: steps so far, and what it is made with, as texts."""
-    config = _texts(algorithm)
+def facts(algorithm: Algorithm | RecurrentAlgorithm, run: Path | None) -> dict[str, Any]:
+    """Return what a checkpoint says of its algorithm: steps so far, and what it is made with, as texts.
+
+    Args:
+        algorithm: The algorithm.
+        run: The directory of its run, from which files are named; None if it has none.
+    """
+    config = _texts(algorithm, run)
     return {"env_steps": algorithm.env_steps, "params": algorithm.params, "config": config}
 
 
-def _texts(algorithm: Algorithm | RecurrentAlgorithm) -> dict[str, str]:
-    """Return what `describe` returns as a file would say it, as texts by dotted name."""
-    return texts(plain_values(describe(algorithm)))
+def _texts(algorithm: Algorithm | RecurrentAlgorithm, run: Path | None) -> dict[str, str]:
+    """Return what `describe` returns as a run's config.yaml would say it, as texts by dotted name."""
+    return texts(plain_values(describe(algorithm), run))
 
 
 def check_config(
@@ -127,7 +132,7 @@ def check_config(
     Raises:
         ConfigError: If the config.yaml has lost a key without which a value would be another one.
     """
-    before, now = said.info.get("config"), _texts(algorithm)
+    before, now = said.info.get("config"), _texts(algorithm, path)
     if not isinstance(before, dict):
         # Of an rlstack that didn't write it.
         return

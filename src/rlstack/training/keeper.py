@@ -124,7 +124,7 @@ class Keeper:
             "collects": self.collects,
             "updates": self.steps,
             "stats": {key: value for key, value in self.last.items() if math.isfinite(value)},
-            **facts(algorithm),
+            **facts(algorithm, self._run_dir and self._run_dir.path),
             "run": self._run_dir.id if self._run_dir else None,
             "mlflow_run_id": self._tracker.run_id,
         }
