@@ -9,7 +9,7 @@ from typing import final
 
 from rich.console import Console
 
-from ..common.errors import HparamsError, TrackingError
+from ..common.errors import HparamsError, TrackingError, told
 from ..common.metrics import ENV_TOTAL_STEPS
 from ..common.types import Config, Stats
 from ..conditions import Condition, HitsUpperBound, TimesOut
@@ -19,7 +19,7 @@ from ..runs.saved_config import ALGORITHMS, add_to_config, read_config
 from ..tracking.journal import JOURNAL, read_rows
 from ..tracking.mlflow_model import log_policy
 from ..training.trainer import Trainer
-from .display import Display, Screen, plot_learning_curve, told
+from .display import Display, Screen, plot_learning_curve
 from .recipes import RECIPES, Recipe
 from .resolve_env import resolve
 from .run_config import RunConfig

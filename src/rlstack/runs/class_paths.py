@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ..common.errors import ConfigError
+from ..common.errors import ConfigError, told
 from ..common.validation import did_you_mean
 from ..distributions import Distribution
 from ..env.base import Env
@@ -52,10 +52,7 @@ def find_class(name: Any, option: str, base: Path | None = None) -> type:
             hint = f"; if it is in a file, name it by that: path/to/{missing}.py:{attribute}"
             hint = "" if "." in missing else hint
             raise ConfigError(f"{option} is {name}: there is no module {missing}{hint}") from None
-        message = " ".join(str(error).split())
-        raise ConfigError(
-            f"{option} is {name}: importing it raised {type(error).__name__}: {message}"
-        ) from error
+        raise ConfigError(f"{option} is {name}: importing it raised {told(error)}") from error
     found = class_files.look_up(module, attribute)
     if found is None and home == "__main__":
         raise ConfigError(f"{option} is {name}, {_how_named(f'<{name}>', option)}")
