@@ -150,10 +150,10 @@ def make_tables(file: Path, home: str) -> None:
 
 @contextmanager
 def no_quoted_folders(uri: str) -> Iterator[None]:
-    """Let MLflow leave no empty folders beside a SQLite file's own, which it makes by their quoted names."""
+    """Let MLflow leave no empty folders where it takes quoted names, or `file:`, as they are."""
     file, literal = sqlite_file(uri), Path(os.path.abspath(uri.partition("///")[2]))
-    quoted = file is not None and literal.parent != file.parent
-    made = [folder for folder in literal.parents if quoted and not folder.exists()]
+    wrong = _SQLITE.fullmatch(uri) is not None and (file is None or literal.parent != file.parent)
+    made = [folder for folder in literal.parents if wrong and not folder.exists()]
     try:
         yield
     finally:
