@@ -169,7 +169,9 @@ class MlflowSender:
         # While another thread imports mlflow, there is nothing in it, and no run of the caller's.
         active_run = getattr(sys.modules.get("mlflow"), "active_run", None)
         if self._client is None and active_run is not None and (active := active_run()) is not None:
-            self._continued = self._continued and self.run_id == active.info.run_id
+            if self.run_id != active.info.run_id:
+                # It is where MLflow's settings point to now.
+                self._continued, self.run.uri = False, None
             self.run.run_id, self.run.owned = active.info.run_id, False
         self._final_status, self._given_up, self.run.status = None, False, "RUNNING"
         if self._client is None:
@@ -210,10 +212,8 @@ class MlflowSender:
         import mlflow
         from mlflow.entities import RunTag
 
-        self.uri = tracking_uri(self._home)
-        if self.run.uri != public_uri(self.uri):
-            self.run.uri = public_uri(self.uri)
-            self.run.save()
+        self.uri = tracking_uri(self._home, self.run.uri)
+        self.run.move_to(public_uri(self.uri))
         make_store(self.uri, self._home)
         check_reachable(self.uri)
         with no_quoted_folders(self.uri):
