@@ -14,6 +14,7 @@ from rlstack.common.errors import CheckpointError, ConfigError, NonFiniteError
 from rlstack.conditions import HitsUpperBound
 from rlstack.env import DiscreteDummyEnv
 from rlstack.runs import checkpoint
+from rlstack.runs.evaluate import evaluate
 from rlstack.runs.inspect import inspect
 
 from ..helpers import SMALL
@@ -87,6 +88,25 @@ class TestIdentity:
                 shutil.rmtree(path)
         with pytest.raises(CheckpointError, match=f"no sound checkpoint.*of another run.*{again.run_dir.id}"):
             resume(tmp_path / "one")
+
+    def test_it_is_neither_judged_nor_looked_at_without_a_word(self, tmp_path, caplog):
+        own, other = train(tmp_path / "one", 2), train(tmp_path / "two", 5)
+        foreign = put(tmp_path / "two" / "checkpoints" / "ckpt-000000005", tmp_path / "one", 5)
+        checkpoint.point(foreign.parent, "best", foreign)
+        how = {"env_config": {}, "num_envs": 2, "steps": 2, "seed": 0, "device": "cpu"}
+        for path in (tmp_path / "one", foreign):
+            with pytest.raises(CheckpointError, match=f"of another run: its id is {other.run_dir.id}, here"):
+                evaluate(path, **how)
+            caplog.clear()
+            assert inspect(path)["updates"] == 5
+            [said] = caplog.messages
+            assert said == f"{foreign} is of another run than {tmp_path}/one: its id is {other.run_dir.id}"
+        caplog.clear()
+        for path in (tmp_path / "two", own.run_dir.checkpoints / "ckpt-000000002"):
+            assert evaluate(path, **how)["updates"] == inspect(path)["updates"]
+        # By itself it is nobody else's.
+        inspect(shutil.copytree(foreign, tmp_path / "alone" / foreign.name))
+        assert caplog.text == ""
 
     def test_a_renamed_one_is_not_taken(self, tmp_path, caplog):
         train(tmp_path / "one", 2)

@@ -41,16 +41,16 @@ def evaluate(
         device: Where to simulate.
 
     Raises:
-        CheckpointError: If there is no sound checkpoint.
+        CheckpointError: If there is no sound checkpoint, or it is of another run than its directory.
         RunDirError, ConfigError: If the run's config.yaml can't be used.
         EnvError: If the environment breaks its contract.
     """
     where, device_ = find_checkpoint(path), resolve_device(device)
-    said = checkpoint.read(where)
     # What is imported may change the working directory.
     place = where.absolute()
     run = place.parent.parent
     config = read_config(run)
+    said = checkpoint.read(where, config.get("id", ""))
     options = config["algorithm_config"]
     env_cls = env_cls or find_class(config["env"], "env", run)
     classes = {
