@@ -7,8 +7,10 @@ import shutil
 import pytest
 import torch
 import yaml
+from click.testing import CliRunner
 
 from rlstack import RecurrentAlgorithm, Trainer
+from rlstack.cli.app import main
 from rlstack.cli.run_config import RunConfig
 from rlstack.common.errors import CheckpointError, ConfigError, NonFiniteError
 from rlstack.conditions import HitsUpperBound
@@ -199,6 +201,52 @@ class TestEditedConfig:
         lines = whole.replace("  gamma: 0.5\n", "")
         (tmp_path / "run" / "config.yaml").write_text(lines)
         assert resume(tmp_path / "run", algorithm_config={"gamma": 0.9}).algorithm.hparams.gamma == 0.9
+
+    @pytest.mark.parametrize("key", ["env", "algorithm", "algorithm_config", "trainer"])
+    def test_a_lost_key_of_the_first_level_is_named(self, key, tmp_path):
+        train(tmp_path / "run", 1)
+        edit(tmp_path / "run", lambda said: said.pop(key))
+        with pytest.raises(ConfigError, match=f"config.yaml lacks `{key}:`: put back"):
+            resume(tmp_path / "run")
+
+    def test_how_it_was_trained_does_not_become_a_default(self, tmp_path, caplog):
+        train(tmp_path / "run", 1)
+        whole = (tmp_path / "run" / "config.yaml").read_text()
+        for line, said in {
+            "  on_nonfinite: raise\n": r"no trainer\.on_nonfinite, which was raise: put it back",
+            "    keep: 3\n": r"no trainer\.checkpoint_config\.keep, which was 3: put it back",
+        }.items():
+            assert line in whole
+            (tmp_path / "run" / "config.yaml").write_text(whole.replace(line, ""))
+            with pytest.raises(ConfigError, match=said):
+                resume(tmp_path / "run")
+        (tmp_path / "run" / "config.yaml").write_text(whole.replace("    keep: 3\n", "    keep: 5\n"))
+        caplog.clear()
+        again = resume(tmp_path / "run")
+        assert again.run_dir.options.keep == 5
+        assert caplog.messages[0].endswith("ckpt-000000001: trainer.checkpoint_config.keep is 5 and was 3")
+
+    def test_what_the_command_line_said_does_not_either(self, tmp_path):
+        stop = "- HitsUpperBound: {key: algorithm/steps, bound: 1}\n"
+        (tmp_path / "a.yaml").write_text(f"trainer: {{steps_per_eval: 1}}\nstop_conditions:\n{stop}")
+        tiny = ["num_envs=2", "horizon=2", "sgd_minibatch_size=2", "device=cpu", "--tracking", "off"]
+        command = ["train", "cartpole", "-f", f"{tmp_path}/a.yaml", *tiny, "--run-dir", f"{tmp_path}/run"]
+        result = CliRunner().invoke(main, command)
+        assert result.exit_code == 0, result.output
+        for key, said in {
+            "trainer": r"no trainer\.steps_per_eval, which was 1",
+            "stop_conditions": r"no stop_conditions, which was \[.*bound",
+        }.items():
+            run = shutil.copytree(tmp_path / "run", tmp_path / key)
+            edit(
+                run,
+                lambda whole, key=key: (
+                    whole[key].pop("steps_per_eval") if key == "trainer" else whole.pop(key)
+                ),
+            )
+            with pytest.raises(ConfigError, match=said):
+                resume(run)
+        resume(tmp_path / "run")
 
     def test_what_the_model_is_made_with_is_named_too(self, tmp_path):
         train(tmp_path / "run", 1)

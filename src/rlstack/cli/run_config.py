@@ -90,10 +90,10 @@ class RunConfig:
                 was expected.
         """
         try:
-            text = decode(path.read_bytes())
-        except (OSError, UnicodeDecodeError) as error:
+            data = path.read_bytes()
+        except OSError as error:
             raise ConfigError(f"{path} can't be read: {error}") from None
-        values = parse(text, str(path))
+        values = parse(decode(data, str(path)), str(path))
         try:
             return cls.parse(values, base=path.parent, own_env=own_env)
         except HparamsError as error:

@@ -13,7 +13,6 @@ from ..common.validation import did_you_mean
 from ..distributions import Distribution
 from ..env.base import Env
 from . import class_files
-from .yaml_format import _check_file, _how_named
 
 _CLASSES: dict[str, type] = {
     "env": Env,
@@ -86,3 +85,22 @@ def find_classes(algorithm_config: Mapping[str, Any], base: Path | None = None) 
     if faults:
         raise ConfigError("\n".join(faults))
     return found
+
+
+def _check_file(name: str, file: Path, option: str, base: Path | None) -> None:
+    """Refuse a file that isn't there, or that a run directory has brought along: it could be anybody's."""
+    path = ((base or Path()) / file).resolve()
+    if not path.is_file():
+        raise ConfigError(f"{option} is {name}: there is no file {path}")
+    if base is not None and (base / "checkpoints").is_dir() and path.is_relative_to(base.resolve()):
+        raise ConfigError(
+            f"{option} is {name}, in the run's own directory: code that a run brings along isn't run, move it"
+        )
+
+
+def _how_named(name: Any, option: str) -> str:
+    """Return why a name can't be that of a class, and what to do."""
+    if isinstance(name, str) and "<" in name:
+        given = "env_cls=…" if option == "env" else f"algorithm_config={{{option!r}: …}}"
+        return f"which is no class that a file has: hand it over, Trainer.resume(run_dir, {given})"
+    return "expected the name of a class, like package.module.Class or path/to/file.py:Class"

@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import numpy as np
@@ -80,14 +81,27 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 _Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
 
 
-def decode(data: bytes) -> str:
+def decode(data: bytes, name: str) -> str:
     """Return the text of a file: UTF-8, or with a byte order mark UTF-16, as PowerShell writes it.
 
+    Args:
+        data: What is in it.
+        name: Of the file, for errors.
+
     Raises:
-        UnicodeDecodeError: If it is neither.
+        ConfigError: If it is neither; says where.
     """
     utf_16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    return data.decode("utf-16" if utf_16 else "utf-8-sig")
+    place, hint = data.find(b"\0"), ", as in UTF-16 without a byte order mark"
+    if utf_16 or place < 0:
+        try:
+            return data.decode("utf-16" if utf_16 else "utf-8-sig")
+        except UnicodeDecodeError as error:
+            place, hint = error.start, ""
+    line = data.count(b"\n", 0, place) + 1
+    where = f"byte {place} (line {line}) is {data[place]:#04x}{hint}"
+    expected = "UTF-16, as its byte order mark says" if utf_16 else "UTF-8"
+    raise ConfigError(f"{name}: {where}, expected {expected}: save it as UTF-8")
 
 
 def parse(text: str, name: str) -> dict[str, Any]:
@@ -108,8 +122,11 @@ def parse(text: str, name: str) -> dict[str, Any]:
         values = yaml.load(text, Loader=_Loader)
     except ConfigError as error:
         raise ConfigError(f"{name}: {error}" if name not in str(error) else str(error)) from None
+    except yaml.MarkedYAMLError as error:
+        line = f" (line {error.problem_mark.line + 1})" if error.problem_mark else ""
+        raise ConfigError(f"{name} is not YAML: {error.problem}{line}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{name} is not YAML: {' '.join(str(error).split())[:200]}") from None
+        raise ConfigError(f"{name} is not YAML: {shorten(str(error), 200, placeholder=' …')}") from None
     if not isinstance(values, dict):
         raise ConfigError(
             f"{name} holds a {type(values).__name__}, expected names with values, like `env: cartpole`"
@@ -134,25 +151,6 @@ def _check_size(text: str, name: str) -> None:
 def dump(values: Mapping[str, Any], base: Path | None = None) -> str:
     """Return plain values, and classes by their names, as YAML for a file in the directory `base`."""
     return yaml.dump(plain_values(values, base), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
-
-
-def _check_file(name: str, file: Path, option: str, base: Path | None) -> None:
-    """Refuse a file that isn't there, or that a run directory has brought along: it could be anybody's."""
-    path = ((base or Path()) / file).resolve()
-    if not path.is_file():
-        raise ConfigError(f"{option} is {name}: there is no file {path}")
-    if base is not None and (base / "checkpoints").is_dir() and path.is_relative_to(base.resolve()):
-        raise ConfigError(
-            f"{option} is {name}, in the run's own directory: code that a run brings along isn't run, move it"
-        )
-
-
-def _how_named(name: Any, option: str) -> str:
-    """Return why a name can't be that of a class, and what to do."""
-    if isinstance(name, str) and "<" in name:
-        given = "env_cls=…" if option == "env" else f"algorithm_config={{{option!r}: …}}"
-        return f"which is no class that a file has: hand it over, Trainer.resume(run_dir, {given})"
-    return "expected the name of a class, like package.module.Class or path/to/file.py:Class"
 
 
 def plain_values(value: Any, base: Path | None = None) -> Any:

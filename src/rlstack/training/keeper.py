@@ -125,7 +125,8 @@ class Keeper:
             "updates": self.steps,
             "stats": {key: value for key, value in self.last.items() if math.isfinite(value)},
             **facts(algorithm, self._run_dir and self._run_dir.path),
-            "run": self._run_dir.id if self._run_dir else None,
+            "run": self._run_dir and self._run_dir.id,
+            "training": self._run_dir.training if self._run_dir else {},
             "mlflow_run_id": self._tracker.run_id,
         }
         where = run_dir.sync_journal() if run_dir else Path(directory or "")
