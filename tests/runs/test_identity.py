@@ -3,7 +3,10 @@
 import json
 import logging
 import shutil
+from enum import Enum, IntEnum
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -21,6 +24,7 @@ from rlstack.runs.inspect import inspect
 
 from ..helpers import SMALL
 
+JUDGED = {"env_config": {}, "num_envs": 2, "steps": 2, "seed": 0, "device": "cpu"}
 CONFIG = {"num_envs": 2, "horizon": 2, "device": "cpu", "gamma": 0.5, "model_config": SMALL}
 
 
@@ -95,17 +99,16 @@ class TestIdentity:
         own, other = train(tmp_path / "one", 2), train(tmp_path / "two", 5)
         foreign = put(tmp_path / "two" / "checkpoints" / "ckpt-000000005", tmp_path / "one", 5)
         checkpoint.point(foreign.parent, "best", foreign)
-        how = {"env_config": {}, "num_envs": 2, "steps": 2, "seed": 0, "device": "cpu"}
         for path in (tmp_path / "one", foreign):
             with pytest.raises(CheckpointError, match=f"of another run: its id is {other.run_dir.id}, here"):
-                evaluate(path, **how)
+                evaluate(path, **JUDGED)
             caplog.clear()
             assert inspect(path)["updates"] == 5
             [said] = caplog.messages
             assert said == f"{foreign} is of another run than {tmp_path}/one: its id is {other.run_dir.id}"
         caplog.clear()
         for path in (tmp_path / "two", own.run_dir.checkpoints / "ckpt-000000002"):
-            assert evaluate(path, **how)["updates"] == inspect(path)["updates"]
+            assert evaluate(path, **JUDGED)["updates"] == inspect(path)["updates"]
         # By itself it is nobody else's.
         inspect(shutil.copytree(foreign, tmp_path / "alone" / foreign.name))
         assert caplog.text == ""
@@ -302,4 +305,59 @@ class TestEditedConfig:
         train(None, 1, trainer)
         train(None, 2, Trainer.resume(tmp_path / "run", track=False))
         assert resume(tmp_path / "run").steps == 2
+        assert caplog.text == ""
+
+
+class TakesAnything(DiscreteDummyEnv):
+    """It takes any option and keeps none."""
+
+    def __init__(self, num_envs, /, *, config=None, device="cpu"):
+        super().__init__(num_envs, device=device)
+
+
+class Color(Enum):
+    RED = 1
+
+
+class Level(IntEnum):
+    LOW = 1
+
+
+class TestWhatNoFileCanHold:
+    def start(self, run, options):
+        trainer = Trainer(
+            TakesAnything, algorithm_config={**CONFIG, "env_config": options}, run_dir=run, track=False
+        )
+        return train(None, 1, trainer)
+
+    def test_values_with_a_plain_form_are_that(self, tmp_path, caplog):
+        held = {"file": Path("a/b"), "size": (1, 2.0), "count": np.int64(3), "level": Level.LOW, "none": None}
+        self.start(tmp_path / "run", held)
+        again = resume(tmp_path / "run")
+        plain = {"file": "a/b", "size": [1, 2.0], "count": 3, "level": 1, "none": None}
+        assert again.algorithm.hparams.env_config == plain
+        assert caplog.text == ""
+
+    @pytest.mark.parametrize(
+        "value",
+        [torch.float32, Color.RED, {1, 2}, torch.zeros(2), np.zeros(2), torch.nn.ReLU, len, {1: 2}, b"x"],
+        ids=str,
+    )
+    def test_others_are_named_before_training_and_have_to_be_handed_over(self, value, tmp_path, caplog):
+        run, options = tmp_path / "run", {"deep": {"x": [value]}, "y": 1}
+        self.start(run, options)
+        [said] = caplog.messages
+        assert said.startswith(
+            f"{run}/config.yaml can't hold env_config.deep.x: to go on, hand it over in Python,"
+        )
+        for go_on in (
+            resume,
+            lambda run: evaluate(run, **JUDGED),
+            lambda run: RunConfig.read(run / "config.yaml"),
+        ):
+            with pytest.raises(ConfigError, match=r"can't hold env_config\.deep\.x: .*'env_config': …"):
+                go_on(run)
+        caplog.clear()
+        again = resume(run, algorithm_config={"env_config": options})
+        assert again.algorithm.hparams.env_config["deep"]["x"][0] is value
         assert caplog.text == ""

@@ -31,7 +31,7 @@ from ..runs.class_files import anchor
 from ..runs.class_paths import find_classes
 from ..runs.options import CheckpointConfig, OnNonFinite
 from ..runs.saved_config import ALGORITHMS
-from ..runs.yaml_format import decode, parse, plain_values
+from ..runs.yaml_format import check_written, decode, parse, plain_values
 from .resolve_env import resolve
 
 _CONDITIONS = {
@@ -129,6 +129,7 @@ class RunConfig:
         options = given.get("trainer", {}).get("checkpoint_config")
         if isinstance(options, dict):
             mistakes.of("trainer.checkpoint_config.", CheckpointConfig.parse, options)
+        mistakes.of("", check_written, given.get("algorithm_config", {}), "algorithm_config")
         hyperparameters: dict[str, Any] = {}
         for name, value in given.get("algorithm_config", {}).items():
             hyperparameters |= mistakes.of("algorithm_config.", find_classes, {name: value}, base) or {}

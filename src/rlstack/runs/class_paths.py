@@ -14,7 +14,7 @@ from ..distributions import Distribution
 from ..env.base import Env
 from . import class_files
 
-_CLASSES: dict[str, type] = {
+CLASSES: dict[str, type] = {
     "env": Env,
     "model_cls": torch.nn.Module,
     "distribution_cls": Distribution,
@@ -34,7 +34,7 @@ def find_class(name: Any, option: str, base: Path | None = None) -> type:
     Raises:
         ConfigError: If there is no such class; nothing of it has been called.
     """
-    kind = _CLASSES[option]
+    kind = CLASSES[option]
     if isinstance(name, str) and (parts := class_files.split(name)):
         home, attribute = str(parts[0]), parts[1]
         _check_file(name, parts[0], option, base)
@@ -76,7 +76,7 @@ def find_classes(algorithm_config: Mapping[str, Any], base: Path | None = None) 
         ConfigError: If there is no such class; a line for each.
     """
     found, faults = dict(algorithm_config), []
-    for key in _CLASSES.keys() & algorithm_config.keys():
+    for key in CLASSES.keys() & algorithm_config.keys():
         if not isinstance(algorithm_config[key], type | None):
             try:
                 found[key] = find_class(algorithm_config[key], key, base)

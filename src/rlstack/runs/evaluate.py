@@ -13,7 +13,8 @@ from ..policies.policy import Policy, RecurrentPolicy
 from . import checkpoint
 from .class_paths import find_class
 from .inspect import find_checkpoint
-from .saved_config import read_config
+from .saved_config import CONFIG, read_config
+from .yaml_format import check_written
 
 _HORIZONS = 10
 """How many to judge a policy by: what goes wrong after the horizon it was trained on shows only later."""
@@ -59,9 +60,10 @@ def evaluate(
     }
     policy_cls = RecurrentPolicy if config["algorithm"] == "recurrent" else Policy
     policy = policy_cls.load(place / "model.safetensors", device=device_, **classes)
+    config_ = {**(options.get("env_config") or {}), **env_config}
+    check_written({"env_config": config_}, str(run / CONFIG))
     with keep_random_state(device_):
         torch.manual_seed(seed)
-        config_ = {**(options.get("env_config") or {}), **env_config}
         env = make_env(env_cls, num_envs, config_ or None, device_)
         obs, state, rewards = checked_reset(env, num_envs, None, device_), policy.initial_state(num_envs), []
         for t in range(steps or most_steps(env, _HORIZONS * options["horizon"])):

@@ -29,7 +29,7 @@ from . import checkpoint
 from .options import CheckpointConfig
 from .run_lock import RunLock
 from .saved_config import ALGORITHMS, CONFIG, check_config, config_file, describe, read_config, training
-from .yaml_format import dump
+from .yaml_format import dump, plain_values, unwritten
 
 
 @final
@@ -103,6 +103,8 @@ class RunDir:
             run_dir.journal.cut(-1)
             forget_tracked_run(run_dir.path)
             write_file(run_dir.path / CONFIG, dump(config, run_dir.path).encode())
+            if said := unwritten(plain_values(config["algorithm_config"]), str(run_dir.path / CONFIG)):
+                _log.warning("%s", said)
             run_dir.training = training(run_dir.path)
         return run_dir
 

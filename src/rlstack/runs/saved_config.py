@@ -16,7 +16,7 @@ from ..ppo.params import texts
 from .checkpoint import Checkpoint
 from .class_paths import find_class, find_classes
 from .options import CheckpointConfig
-from .yaml_format import decode, parse, plain_values
+from .yaml_format import check_written, decode, parse, plain_values
 
 ALGORITHMS: dict[str, type[Algorithm] | type[RecurrentAlgorithm]] = {
     "feedforward": Algorithm,
@@ -77,6 +77,7 @@ def trainer_of(
     if "model" in given:
         given |= {"model_cls": None, "model_config": None}
     kept = {key: value for key, value in said["algorithm_config"].items() if key not in given}
+    check_written(kept, str(path / CONFIG))
     trainer = {**said["trainer"], **(options or {})}
     checkpoints = {**said["trainer"].get("checkpoint_config", {}), **trainer.get("checkpoint_config", {})}
     made_with = {

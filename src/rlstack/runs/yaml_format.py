@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Mapping
 from contextlib import suppress
-from pathlib import Path
+from pathlib import Path, PurePath
 from textwrap import shorten
 from typing import Any
 
@@ -19,7 +19,11 @@ import torch
 import yaml
 
 from ..common.errors import ConfigError
+from ..common.nested import flatten
 from . import class_files
+from .class_paths import CLASSES
+
+_NOT_WRITTEN = "<not written: "
 
 _LONGEST, _MOST_VALUES, _DEEPEST = 2**20, 10_000, 30
 """Characters and values of a file, and levels of these."""
@@ -154,7 +158,9 @@ def dump(values: Mapping[str, Any], base: Path | None = None) -> str:
 
 
 def plain_values(value: Any, base: Path | None = None) -> Any:
-    """Return a value as a file says it: plain, and classes by their names.
+    """Return a value as a file says it: plain, and classes by their names where these are read.
+
+    What couldn't be read back is replaced by a note that `unwritten` finds.
 
     Args:
         value: The value.
@@ -172,11 +178,39 @@ def plain_values(value: Any, base: Path | None = None) -> Any:
             return float(value)
         case str():
             return str.__str__(value)
-        case type():
-            return class_files.name_class(value, base)
-        case Mapping():
-            return {str(key): plain_values(item, base) for key, item in value.items()}
+        case PurePath() | torch.device():
+            return str(value)
+        case Mapping() if all(isinstance(key, str) for key in value):
+            return {
+                str.__str__(key): class_files.name_class(item, base)
+                if key in CLASSES and isinstance(item, type)
+                else plain_values(item, base)
+                for key, item in value.items()
+            }
         case list() | tuple():
             return [plain_values(item, base) for item in value]
-    # It can't be read back: who resumes the run must hand it over.
-    return str(value) if isinstance(value, torch.device) else f"<{type(value).__name__}>"
+    return f"{_NOT_WRITTEN}{type(value).__name__}>"
+
+
+def unwritten(values: Mapping[str, Any], name: str) -> str:
+    """Return which hyperparameters of a file it can't hold, and what to do; empty if it has them all.
+
+    Args:
+        values: What the file says of them.
+        name: Of the file.
+    """
+    lacking = [key for key, value in flatten(values).items() if _NOT_WRITTEN in str(value)]
+    given = ", ".join(f"{key!r}: …" for key in dict.fromkeys(key.partition(".")[0] for key in lacking))
+    way = f"hand it over in Python, Trainer.resume(run_dir, algorithm_config={{{given}}})"
+    what = ", ".join(lacking)
+    return f"{name} can't hold {what}: to go on, {way}, or write another value there" if lacking else ""
+
+
+def check_written(values: Mapping[str, Any], name: str) -> None:
+    """Refuse what `unwritten` finds.
+
+    Raises:
+        ConfigError: With what to do.
+    """
+    if said := unwritten(values, name):
+        raise ConfigError(said)
