@@ -1,5 +1,6 @@
 """A program may change its working directory: what was named by a relative path stays where it was."""
 
+import json
 import os
 import shutil
 import sys
@@ -10,10 +11,12 @@ from click.testing import CliRunner
 
 from rlstack import Trainer
 from rlstack.cli.app import main
+from rlstack.common.errors import TrackingError
 from rlstack.conditions import HitsUpperBound
 from rlstack.env import DiscreteDummyEnv
 from rlstack.runs import checkpoint
 from rlstack.tracking.journal import JOURNAL, read_rows
+from rlstack.tracking.sync import sync
 from rlstack.tracking.uris import absolute_uri
 
 from .helpers import SMALL
@@ -115,6 +118,64 @@ def test_metrics_go_where_they_were_to_go(when, setting, store, home, monkeypatc
     # MLflow's settings are as they were.
     expected = {None: f"sqlite:///{home.parent}/away/mlflow.db"}
     assert mlflow.get_tracking_uri() == expected.get(setting, "sqlite:///mlflow.db")
+
+
+class TestWhereNothingSaysWhereToTrack:
+    """A run that is gone on with elsewhere stays in its store, if that is a file of this machine."""
+
+    @pytest.fixture
+    def run(self, store, home):
+        with Trainer(DiscreteDummyEnv, algorithm_config=CONFIG, run_dir="run") as trainer:
+            trainer.step()
+            trainer.save()
+        os.chdir(home.parent / "away")
+        return home / "run"
+
+    def go_on(self, run):
+        with Trainer.resume(run) as trainer:
+            trainer.step()
+            trainer.save()
+        return trainer.tracker
+
+    def test_it_stays(self, run, store, home, caplog):
+        before = run_in(store)
+        tracker = self.go_on(run)
+        assert (tracker.uri, tracker.is_complete) == (f"sqlite:///{store}", True)
+        assert len(run_in(store)) == len(before)
+        assert sync(run).run_id == tracker.run_id
+        assert away(home) == []
+        assert caplog.text == ""
+
+    def test_a_server_that_a_file_names_is_sent_nothing(self, run, store, home, caplog):
+        shutil.copy(store, home.parent / "away")
+        said = json.loads((run / "tracking.json").read_text())
+        (run / "tracking.json").write_text(json.dumps({**said, "uri": "http://127.0.0.1:9"}))
+        here = f"sqlite:///{home.parent}/away/mlflow.db"
+        assert self.go_on(run).uri == here
+        text = f"metrics go to the MLflow store {here} from now on, until now it was http://127.0.0.1:9: "
+        assert caplog.text.count(text) == len(caplog.records) == 1
+
+    def test_a_store_that_is_gone_is_not_made_anew(self, run, store, home, caplog):
+        shutil.move(store, home.parent / "away")
+        assert self.go_on(run).uri == f"sqlite:///{home.parent}/away/mlflow.db"
+        assert caplog.text.count(f"until now it was sqlite:///{store}: ") == 1
+        assert not store.exists()
+
+    def test_what_is_named_counts(self, run, store, home, monkeypatch, caplog):
+        shutil.copy(store, home.parent / "other.db")
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///../other.db")
+        assert self.go_on(run).uri == f"sqlite:///{home.parent}/other.db"
+        assert caplog.text.count(f"until now it was sqlite:///{store}: ") == 1
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///../third.db")
+        with pytest.raises(TrackingError, match="is tracked in"):
+            sync(run)
+
+    def test_the_callers_active_run_counts(self, run, store, home, caplog):
+        shutil.copy(store, home.parent / "away")
+        with mlflow.start_run() as active:
+            assert self.go_on(run).run_id == active.info.run_id
+        assert ("FINISHED", 2.0) in run_in(home.parent / "away" / "mlflow.db")
+        assert caplog.text == ""
 
 
 def test_on_the_command_line(store, home, monkeypatch):

@@ -1,5 +1,6 @@
 """The command line, mostly as real processes."""
 
+import errno
 import json
 import os
 import pty
@@ -89,7 +90,7 @@ class TestAssignments:
         (["rlstack.env:"], "is not of the form module:Class"),
         (["rlstack.env:__all_"], "rlstack.env:__all_: rlstack.env has no __all_"),
         (["broken:Env"], "broken:Env: importing it raised ZeroDivisionError"),
-        (["cartpole", "--run-dir", "broken.py/out"], "the directory can't be used"),
+        (["cartpole", "--run-dir", "broken.py/out"], "/broken.py/out can't be used: Not a directory"),
         (["cartpole", "horizon={[1]:2}"], "horizon is '{[1]:2}', expected an integer"),
         (["cartpole", "horzon=3"], "horzon is not a hyperparameter: did you mean horizon?"),
         (["cartpole", "horizon=x"], "horizon is 'x', expected an integer"),
@@ -109,6 +110,16 @@ def test_usage_errors_are_short_and_exit_with_2(arguments, message, tmp_path, mo
     assert "Traceback" not in result.output
     assert len(result.stderr.splitlines()) <= 4
     assert {path.name for path in tmp_path.iterdir()} <= {"broken.py", "__pycache__"}
+
+
+def test_a_full_disk_is_named_with_the_file(tmp_path, monkeypatch):
+    def full(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    result = CliRunner().invoke(main, ["train", "cartpole", *TINY, "--run-dir", str(tmp_path / "run")])
+    assert result.exit_code == 2
+    assert result.output == f"rlstack: {tmp_path}/run/config.yaml can't be used: No space left on device\n"
 
 
 @pytest.mark.parametrize(("option", "code"), [("env_config.lenth_=1", 3), ("env_config.length=0.0", 4)])

@@ -1,11 +1,14 @@
 """Configuration files: everything wrong is said at once, and Windows' encodings are read."""
 
+import re
+
 import pytest
 from click.testing import CliRunner
 
 from rlstack.cli.app import main
 from rlstack.cli.run_config import RunConfig
 from rlstack.common.errors import ConfigError
+from rlstack.runs.yaml_format import decode
 
 WRONG = """
 env: cartpol
@@ -98,5 +101,27 @@ def test_a_config_of_a_run_in_another_encoding(tmp_path, tracked):
     command = ["train", "--resume", "out", "--max-updates", "2", "--tracking", "off"]
     assert CliRunner().invoke(main, command).exit_code == 0
     file.write_bytes("größe: 1".encode("latin-1"))
-    result = CliRunner().invoke(main, ["train", "--resume", "out"])
-    assert (result.exit_code, "config.yaml can't be read" in result.output) == (2, True)
+    for command in (["train", "--resume", "out"], ["train", "-f", "out/config.yaml"]):
+        result = CliRunner().invoke(main, command)
+        assert result.exit_code == 2
+        assert "config.yaml: byte 2 (line 1) is 0xf6, expected UTF-8: save it as UTF-8\n" in result.output
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        ("a: 1\nb: größe".encode("latin-1"), "byte 10 (line 2) is 0xf6, expected UTF-8"),
+        (
+            "a: 1".encode("utf-16-le"),
+            "byte 1 (line 1) is 0x00, as in UTF-16 without a byte order mark, expected",
+        ),
+        ("\na: 1".encode("utf-16-be"), "byte 0 (line 1) is 0x00, as in UTF-16 without"),
+        (
+            "a: 1".encode("utf-16")[:-1],
+            "byte 8 (line 1) is 0x31, expected UTF-16, as its byte order mark says",
+        ),
+    ],
+)
+def test_which_encoding_is_expected(data, said):
+    with pytest.raises(ConfigError, match=re.escape(f"x.yaml: {said}")):
+        decode(data, "x.yaml")

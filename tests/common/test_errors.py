@@ -1,4 +1,4 @@
-"""What rlstack's errors are."""
+"""What rlstack's errors are, and what is said of those that others raise."""
 
 import inspect
 from importlib import import_module
@@ -6,6 +6,7 @@ from importlib import import_module
 import pytest
 
 import rlstack
+from rlstack.common.errors import begin_of, told
 from rlstack.env import DiscreteDummyEnv
 
 from ..test_packages import MODULES
@@ -45,3 +46,15 @@ def test_every_error_is_of_rlstack_and_one_of_pythons(name):
 def test_one_clause_catches_them():
     with pytest.raises(rlstack.RlstackError, match="horzon is not a hyperparameter"):
         rlstack.Algorithm(DiscreteDummyEnv, horzon=1)
+
+
+@pytest.mark.parametrize(
+    ("error", "whole", "begin"),
+    [
+        (ValueError("no\n  such thing"), "ValueError: no such thing", "ValueError: no"),
+        (KeyError("a"), "KeyError: 'a'", "KeyError: 'a'"),
+        (RuntimeError(), "RuntimeError:", "RuntimeError:"),
+    ],
+)
+def test_errors_in_a_line(error, whole, begin):
+    assert (told(error), begin_of(error)) == (whole, begin)

@@ -69,10 +69,20 @@ def test_the_last_sound_one_is_taken(write, tmp_path, caplog):
     assert checkpoint.read_latest(tmp_path).path == second
     (second / "optimizer.safetensors").unlink()
     assert checkpoint.read_latest(tmp_path).path == first
-    assert "ckpt-000000002" in caplog.text
+    [said] = caplog.messages
+    assert said.startswith(f"{second} can't be read: ")
+    assert said.endswith("; ckpt-000000001 is taken")
     shutil.rmtree(first)
     with pytest.raises(CheckpointError, match=r"no sound checkpoint.*ckpt-000000002.*optimizer\.safetensors"):
         checkpoint.read_latest(tmp_path)
+
+
+def test_no_checkpoint_is_said_to_be_taken_where_there_is_none(write, tmp_path, caplog):
+    path = write(1)
+    (path / "state.safetensors").write_bytes(b"")
+    with pytest.raises(CheckpointError, match=r"no sound checkpoint; .*another size"):
+        checkpoint.read_latest(path.parent)
+    assert caplog.text == ""
 
 
 def test_pointers_name_checkpoints_of_the_directory_alone(write, tmp_path):

@@ -114,7 +114,7 @@ def test_what_is_wrong_with_a_name(name, message, project):
         find_class(name, "env")
 
 
-def test_a_run_goes_on_from_any_directory_and_after_a_move(project, monkeypatch):
+def test_a_run_goes_on_from_any_directory_and_after_a_move(project, monkeypatch, caplog):
     (project / "envs" / "thermo.py").write_text(ENV)
     (project / "jobs.py").write_text(MODEL)
     command = ("train", "envs/thermo.py:Thermo", "model_cls=jobs.py:MM", "model_config.hiddens=[8]")
@@ -132,11 +132,25 @@ def test_a_run_goes_on_from_any_directory_and_after_a_move(project, monkeypatch)
         run = place / "runs" / "one"
         said = rlstack("train", "--resume", run, "--max-updates", updates, "--tracking", "off")
         assert f"after {updates} updates" in said
+    assert caplog.text == ""
     rlstack("eval", moved / "runs" / "one", "--steps", 2)
     # What was used is a configuration, too.
     monkeypatch.chdir(project.parent)
     rlstack("train", "-f", "moved/runs/one/config.yaml", *TINY[3:], "--run-dir", "two")
     assert "../moved/envs/thermo.py:Thermo" in (project.parent / "two" / "config.yaml").read_text()
+
+
+def test_an_edited_file_name_is_told_from_any_directory(project, monkeypatch, caplog):
+    (project / "thermo.py").write_text(ENV)
+    for stem in ("jobs", "other"):
+        (project / f"{stem}.py").write_text(MODEL)
+    command = ("train", "thermo.py:Thermo", "model_cls=jobs.py:MM", "model_config.hiddens=[8]")
+    rlstack(*command, *TINY, "--run-dir", "runs/one")
+    file = project / "runs" / "one" / "config.yaml"
+    file.write_text(file.read_text().replace("jobs.py:MM", "other.py:MM"))
+    monkeypatch.chdir(project / "envs")
+    CliRunner().invoke(main, ["train", "--resume", "../runs/one", *TINY[3:]])
+    assert "model_cls is ../../other.py:MM and was ../../jobs.py:MM" in caplog.text
 
 
 def test_configurations_name_files_from_their_own_directory(project, monkeypatch):

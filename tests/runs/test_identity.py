@@ -3,21 +3,28 @@
 import json
 import logging
 import shutil
+from enum import Enum, IntEnum
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
+from click.testing import CliRunner
 
 from rlstack import RecurrentAlgorithm, Trainer
+from rlstack.cli.app import main
 from rlstack.cli.run_config import RunConfig
 from rlstack.common.errors import CheckpointError, ConfigError, NonFiniteError
 from rlstack.conditions import HitsUpperBound
 from rlstack.env import DiscreteDummyEnv
 from rlstack.runs import checkpoint
+from rlstack.runs.evaluate import evaluate
 from rlstack.runs.inspect import inspect
 
 from ..helpers import SMALL
 
+JUDGED = {"env_config": {}, "num_envs": 2, "steps": 2, "seed": 0, "device": "cpu"}
 CONFIG = {"num_envs": 2, "horizon": 2, "device": "cpu", "gamma": 0.5, "model_config": SMALL}
 
 
@@ -87,6 +94,24 @@ class TestIdentity:
                 shutil.rmtree(path)
         with pytest.raises(CheckpointError, match=f"no sound checkpoint.*of another run.*{again.run_dir.id}"):
             resume(tmp_path / "one")
+
+    def test_it_is_neither_judged_nor_looked_at_without_a_word(self, tmp_path, caplog):
+        own, other = train(tmp_path / "one", 2), train(tmp_path / "two", 5)
+        foreign = put(tmp_path / "two" / "checkpoints" / "ckpt-000000005", tmp_path / "one", 5)
+        checkpoint.point(foreign.parent, "best", foreign)
+        for path in (tmp_path / "one", foreign):
+            with pytest.raises(CheckpointError, match=f"of another run: its id is {other.run_dir.id}, here"):
+                evaluate(path, **JUDGED)
+            caplog.clear()
+            assert inspect(path)["updates"] == 5
+            [said] = caplog.messages
+            assert said == f"{foreign} is of another run than {tmp_path}/one: its id is {other.run_dir.id}"
+        caplog.clear()
+        for path in (tmp_path / "two", own.run_dir.checkpoints / "ckpt-000000002"):
+            assert evaluate(path, **JUDGED)["updates"] == inspect(path)["updates"]
+        # By itself it is nobody else's.
+        inspect(shutil.copytree(foreign, tmp_path / "alone" / foreign.name))
+        assert caplog.text == ""
 
     def test_a_renamed_one_is_not_taken(self, tmp_path, caplog):
         train(tmp_path / "one", 2)
@@ -180,6 +205,52 @@ class TestEditedConfig:
         (tmp_path / "run" / "config.yaml").write_text(lines)
         assert resume(tmp_path / "run", algorithm_config={"gamma": 0.9}).algorithm.hparams.gamma == 0.9
 
+    @pytest.mark.parametrize("key", ["env", "algorithm", "algorithm_config", "trainer"])
+    def test_a_lost_key_of_the_first_level_is_named(self, key, tmp_path):
+        train(tmp_path / "run", 1)
+        edit(tmp_path / "run", lambda said: said.pop(key))
+        with pytest.raises(ConfigError, match=f"config.yaml lacks `{key}:`: put back"):
+            resume(tmp_path / "run")
+
+    def test_how_it_was_trained_does_not_become_a_default(self, tmp_path, caplog):
+        train(tmp_path / "run", 1)
+        whole = (tmp_path / "run" / "config.yaml").read_text()
+        for line, said in {
+            "  on_nonfinite: raise\n": r"no trainer\.on_nonfinite, which was raise: put it back",
+            "    keep: 3\n": r"no trainer\.checkpoint_config\.keep, which was 3: put it back",
+        }.items():
+            assert line in whole
+            (tmp_path / "run" / "config.yaml").write_text(whole.replace(line, ""))
+            with pytest.raises(ConfigError, match=said):
+                resume(tmp_path / "run")
+        (tmp_path / "run" / "config.yaml").write_text(whole.replace("    keep: 3\n", "    keep: 5\n"))
+        caplog.clear()
+        again = resume(tmp_path / "run")
+        assert again.run_dir.options.keep == 5
+        assert caplog.messages[0].endswith("ckpt-000000001: trainer.checkpoint_config.keep is 5 and was 3")
+
+    def test_what_the_command_line_said_does_not_either(self, tmp_path):
+        stop = "- HitsUpperBound: {key: algorithm/steps, bound: 1}\n"
+        (tmp_path / "a.yaml").write_text(f"trainer: {{steps_per_eval: 1}}\nstop_conditions:\n{stop}")
+        tiny = ["num_envs=2", "horizon=2", "sgd_minibatch_size=2", "device=cpu", "--tracking", "off"]
+        command = ["train", "cartpole", "-f", f"{tmp_path}/a.yaml", *tiny, "--run-dir", f"{tmp_path}/run"]
+        result = CliRunner().invoke(main, command)
+        assert result.exit_code == 0, result.output
+        for key, said in {
+            "trainer": r"no trainer\.steps_per_eval, which was 1",
+            "stop_conditions": r"no stop_conditions, which was \[.*bound",
+        }.items():
+            run = shutil.copytree(tmp_path / "run", tmp_path / key)
+            edit(
+                run,
+                lambda whole, key=key: (
+                    whole[key].pop("steps_per_eval") if key == "trainer" else whole.pop(key)
+                ),
+            )
+            with pytest.raises(ConfigError, match=said):
+                resume(run)
+        resume(tmp_path / "run")
+
     def test_what_the_model_is_made_with_is_named_too(self, tmp_path):
         train(tmp_path / "run", 1)
         edit(tmp_path / "run", lambda said: said["algorithm_config"].pop("model_config"))
@@ -234,4 +305,59 @@ class TestEditedConfig:
         train(None, 1, trainer)
         train(None, 2, Trainer.resume(tmp_path / "run", track=False))
         assert resume(tmp_path / "run").steps == 2
+        assert caplog.text == ""
+
+
+class TakesAnything(DiscreteDummyEnv):
+    """It takes any option and keeps none."""
+
+    def __init__(self, num_envs, /, *, config=None, device="cpu"):
+        super().__init__(num_envs, device=device)
+
+
+class Color(Enum):
+    RED = 1
+
+
+class Level(IntEnum):
+    LOW = 1
+
+
+class TestWhatNoFileCanHold:
+    def start(self, run, options):
+        trainer = Trainer(
+            TakesAnything, algorithm_config={**CONFIG, "env_config": options}, run_dir=run, track=False
+        )
+        return train(None, 1, trainer)
+
+    def test_values_with_a_plain_form_are_that(self, tmp_path, caplog):
+        held = {"file": Path("a/b"), "size": (1, 2.0), "count": np.int64(3), "level": Level.LOW, "none": None}
+        self.start(tmp_path / "run", held)
+        again = resume(tmp_path / "run")
+        plain = {"file": "a/b", "size": [1, 2.0], "count": 3, "level": 1, "none": None}
+        assert again.algorithm.hparams.env_config == plain
+        assert caplog.text == ""
+
+    @pytest.mark.parametrize(
+        "value",
+        [torch.float32, Color.RED, {1, 2}, torch.zeros(2), np.zeros(2), torch.nn.ReLU, len, {1: 2}, b"x"],
+        ids=str,
+    )
+    def test_others_are_named_before_training_and_have_to_be_handed_over(self, value, tmp_path, caplog):
+        run, options = tmp_path / "run", {"deep": {"x": [value]}, "y": 1}
+        self.start(run, options)
+        [said] = caplog.messages
+        assert said.startswith(
+            f"{run}/config.yaml can't hold env_config.deep.x: to go on, hand it over in Python,"
+        )
+        for go_on in (
+            resume,
+            lambda run: evaluate(run, **JUDGED),
+            lambda run: RunConfig.read(run / "config.yaml"),
+        ):
+            with pytest.raises(ConfigError, match=r"can't hold env_config\.deep\.x: .*'env_config': …"):
+                go_on(run)
+        caplog.clear()
+        again = resume(run, algorithm_config={"env_config": options})
+        assert again.algorithm.hparams.env_config["deep"]["x"][0] is value
         assert caplog.text == ""

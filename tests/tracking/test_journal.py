@@ -164,7 +164,8 @@ def test_damaged_lines_are_left_out(path, line, caplog):
     assert steps(read_rows(path)) == [1, 2, 4]
     with caplog.at_level(logging.WARNING, logger="rlstack.tracking.journal"):
         assert steps(journal.peek(100)) == [1, 2, 4]
-    assert "line 3 is damaged" in caplog.text
+    said = f"{path}: 1 damaged rows are left out, the first in line 3"
+    assert [record.getMessage() for record in caplog.records] == [said, said]
     journal.done()
     with path.open("a") as file:
         file.write(line + "\n")
@@ -172,6 +173,32 @@ def test_damaged_lines_are_left_out(path, line, caplog):
     again.skip(4)
     assert again.peek(100) == []
     assert len(again) == 0
+
+
+def test_how_many_rows_are_damaged_is_said_once(path, caplog):
+    filled(path, 9).close()
+    lines = path.read_text().splitlines(keepends=True)
+    for number in (3, 4, 7):
+        lines[number - 1] = lines[number - 1].replace("metrics", "metrix")
+    path.write_text("".join(lines))
+    said = f"{path}: 3 damaged rows are left out, the first in line 3"
+    journal = Journal(path)
+    for _ in range(20):
+        journal.peek(1)
+        journal.done()
+    assert [record.getMessage() for record in caplog.records] == [said]
+    caplog.clear()
+    assert steps(read_rows(path)) == [1, 2, 5, 6, 8, 9]
+    assert [record.getMessage() for record in caplog.records] == [said]
+    caplog.clear()
+    journal = Journal(path)
+    # Of those that stay.
+    journal.cut(6)
+    assert steps(journal.peek(100)) == [1, 2, 5, 6]
+    assert [record.getMessage() for record in caplog.records] == [said.replace("3 damaged", "2 damaged")]
+    caplog.clear()
+    Journal(path).cut(-1)
+    assert caplog.text == ""
 
 
 def without_crc(path):
@@ -212,7 +239,8 @@ def test_damaged_steps_cost_no_other_row(path, old, step, caplog):
         assert steps(journal.peek(2)) == [1, 2]
         journal.done()
         assert steps(journal.peek(1000)) == [4, 5]
-    assert "line 3 is damaged" in caplog.text
+    said = f"{path}: 1 damaged rows are left out, the first in line 3"
+    assert [record.getMessage() for record in caplog.records] == [said, said]
     journal.done()
     assert journal.peek(1000) == []
     journal.cut(4)

@@ -5,6 +5,7 @@ import http.server
 import json
 import logging
 import os
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -20,7 +21,7 @@ from rlstack.common.errors import TrackingError
 from rlstack.conditions import HitsUpperBound
 from rlstack.env import DiscreteDummyEnv
 from rlstack.tracking import mlflow_sender
-from rlstack.tracking.faults import explain
+from rlstack.tracking.faults import explain, say_why
 from rlstack.tracking.journal import JOURNAL, Journal, read_rows
 from rlstack.tracking.metric_rows import MetricQueue
 from rlstack.tracking.mlflow_run import MlflowRun
@@ -633,6 +634,14 @@ REFUSED = {
     "no database": (junk, "the store's file is no SQLite database"),
     "scheme": (lambda *_: "htp://127.0.0.1", "MLflow knows no stores like htp://127.0.0.1: begin with"),
     "driver": (lambda *_: "postgresql://me:secret@127.0.0.1/runs", "a package for stores like this one"),
+    "read only": (
+        lambda store, _: f"sqlite:///file:{store}?mode=ro&uri=true",
+        "the store can't be written: let its file and directory be writable",
+    ),
+    "folder": (lambda store, _: f"sqlite:///{store.parent}", "the store can't be written"),
+    "no folder": (lambda *_: "sqlite:////proc/nowhere/runs.db", "the store can't be written"),
+    "below a file": (lambda store, _: f"sqlite:///{store}/runs.db", "the store can't be written"),
+    "in a folder that can't be written": (lambda *_: "sqlite:////sys/runs.db", "the store can't be written"),
     "host": (lambda *_: "http://no.host.invalid", "there is no host as in http://no.host.invalid"),
     "port": (lambda *_: "http://127.0.0.1:9", "nothing answers at http://127.0.0.1:9: see whether"),
 }
@@ -641,7 +650,6 @@ REFUSED = {
 def why_nothing_is_sent(uri, monkeypatch, caplog):
     """Return what is said at once, and what in the end, of a run that MLflow doesn't take."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     caplog.clear()
     tracker = MlflowSender(MlflowRun({}, {}))
     with caplog.at_level(logging.WARNING, logger="rlstack.tracking.mlflow_sender"):
@@ -665,14 +673,28 @@ def test_why_nothing_is_sent_is_said(name, mlflow_uri, tmp_path, monkeypatch, ca
     first, last = why_nothing_is_sent(change(tmp_path / "store.db", monkeypatch), monkeypatch, caplog)
     assert words in first
     assert words in last
+    # No folder of another name came to be.
+    assert {path.name for path in tmp_path.iterdir()} <= {"store.db"}
 
 
-def test_a_store_that_can_not_be_written(mlflow_uri, tmp_path):
-    shutil.copy(mlflow_uri.removeprefix("sqlite:///"), tmp_path / "store.db")
-    client = mlflow.MlflowClient(f"sqlite:///file:{tmp_path}/store.db?mode=ro&uri=true")
-    with pytest.raises(mlflow.MlflowException) as error:
-        client.create_run("0")
-    assert explain(error.value, None).startswith("the store can't be written: let its file and directory")
+def test_errors_are_cut_between_words():
+    error = ValueError(" ".join(80 * ["reason"]))
+    assert re.search(r"\(ValueError: (reason )+…\)$", say_why(error, None))
+    assert say_why(ValueError("http://me:secret@host"), None).endswith("(ValueError: http://host)")
+
+
+def test_why_a_server_that_goes_away_takes_nothing(tracked, tmp_path, monkeypatch, caplog):
+    """MLflow is still trying when the run ends."""
+    monkeypatch.setattr(mlflow_sender, "_PATIENCE", 0.5)
+    go = threading.Event()
+    monkeypatch.setattr(MlflowSender, "_connect", lambda self: go.wait(30))
+    tracker = MlflowSender(MlflowRun({}, {}), Journal(tmp_path / JOURNAL))
+    tracker.uri = "http://127.0.0.1:9"
+    tracker.log(row(1))
+    tracker.close()
+    assert "1 updates could not be sent to MLflow: nothing answers at" in caplog.text
+    go.set()
+    tracker._thread.join(30)
 
 
 @pytest.mark.parametrize(

@@ -106,6 +106,7 @@ def faults() -> Iterator[None]:
         PolicyFileError,
         RunDirError,
         TrackingError,
+        told,
     )
 
     try:
@@ -126,7 +127,9 @@ def faults() -> Iterator[None]:
         # Nobody reads on: click ends quietly.
         raise
     except OSError as error:
-        _fail(f"the directory can't be used: {error}", USAGE)
+        # A full disk, no permission, a file where a directory should be: the system says which.
+        where = f"{error.filename} can't be used: " if error.filename is not None else ""
+        _fail(f"{where}{error.strerror or told(error)}", USAGE)
     except KeyboardInterrupt:
         _fail("interrupted", INTERRUPTED)
 

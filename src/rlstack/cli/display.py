@@ -16,6 +16,7 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from ..common.errors import told
 from ..common.metrics import ENV_STEPS, ENV_TOTAL_STEPS
 from ..common.types import Stats
 
@@ -65,11 +66,6 @@ class Screen:
             _log.warning("there is no more display, training goes on: %s", why)
             if isinstance(error, OSError | SystemExit) and self.console.file is sys.stdout:
                 _let_go(sys.stdout)
-
-
-def told(error: BaseException) -> str:
-    """Return an error in one line."""
-    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def _let_go(stream: IO[str]) -> None:

@@ -31,7 +31,7 @@ from ..runs.class_files import anchor
 from ..runs.class_paths import find_classes
 from ..runs.options import CheckpointConfig, OnNonFinite
 from ..runs.saved_config import ALGORITHMS
-from ..runs.yaml_format import decode, parse, plain_values
+from ..runs.yaml_format import check_written, decode, parse, plain_values
 from .resolve_env import resolve
 
 _CONDITIONS = {
@@ -91,10 +91,10 @@ class RunConfig:
                 was expected.
         """
         try:
-            text = decode(path.read_bytes())
-        except (OSError, UnicodeDecodeError) as error:
+            data = path.read_bytes()
+        except OSError as error:
             raise ConfigError(f"{path} can't be read: {error}") from None
-        values = parse(text, str(path))
+        values = parse(decode(data, str(path)), str(path))
         try:
             return cls.parse(values, base=path.parent, own_env=own_env)
         except HparamsError as error:
@@ -130,6 +130,7 @@ class RunConfig:
         options = given.get("trainer", {}).get("checkpoint_config")
         if isinstance(options, dict):
             mistakes.of("trainer.checkpoint_config.", CheckpointConfig.parse, options)
+        mistakes.of("", check_written, given.get("algorithm_config", {}), "algorithm_config")
         hyperparameters: dict[str, Any] = {}
         for name, value in given.get("algorithm_config", {}).items():
             hyperparameters |= mistakes.of("algorithm_config.", find_classes, {name: value}, base) or {}

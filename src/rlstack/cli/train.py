@@ -9,17 +9,18 @@ from typing import final
 
 from rich.console import Console
 
-from ..common.errors import HparamsError, TrackingError
+from ..common.errors import HparamsError, TrackingError, told
 from ..common.metrics import ENV_TOTAL_STEPS
 from ..common.types import Config, Stats
 from ..conditions import Condition, HitsUpperBound, TimesOut
 from ..runs.checkpoint import numbered
+from ..runs.run_dir import RunDir
 from ..runs.run_names import make_run_dir, runs_of
-from ..runs.saved_config import ALGORITHMS, add_to_config, read_config
+from ..runs.saved_config import ALGORITHMS, read_config
 from ..tracking.journal import JOURNAL, read_rows
 from ..tracking.mlflow_model import log_policy
 from ..training.trainer import Trainer
-from .display import Display, Screen, plot_learning_curve, told
+from .display import Display, Screen, plot_learning_curve
 from .recipes import RECIPES, Recipe
 from .resolve_env import resolve
 from .run_config import RunConfig
@@ -191,7 +192,7 @@ def _begin(asked: RunConfig, run_dir: Path | None) -> tuple[Trainer, Path]:
             system_metrics=asked.trainer.system_metrics,
             track=asked.trainer.track,
         )
-        add_to_config(_home(trainer), vars(asked.trainer), asked.said_to_stop)
+        _run_dir(trainer).describe_training(vars(asked.trainer), asked.said_to_stop)
     except BaseException:
         # What can't be trained leaves nothing on disk.
         for empty in (home, home.parent) if run_dir is None else ():
@@ -205,8 +206,7 @@ def _go_on(asked: RunConfig, directory: Path) -> Trainer:
     """Return a trainer that goes on with a run."""
     home = directory.absolute()
     env_cls = None if asked.env is None else resolve(asked.env, {})[0]
-    options, track = vars(asked.trainer), asked.trainer.track
-    return Trainer.resume(home, env_cls=env_cls, options=options, track=track)
+    return Trainer.resume(home, env_cls=env_cls, options=vars(asked.trainer), track=asked.trainer.track)
 
 
 def _directory_of(asked: RunConfig, run_dir: Path | None, resume: str) -> Path | None:
@@ -244,16 +244,16 @@ def _verdict(solved: Solved | None, trainer: Trainer, seconds: float) -> str:
     return f"{end}, after {trainer.steps} updates and {seconds:.0f} s."
 
 
-def _home(trainer: Trainer) -> Path:
-    """Return its run directory, from the root: an environment may have changed the working directory."""
+def _run_dir(trainer: Trainer) -> RunDir:
+    """Return its run directory; its path is from the root, environments may go elsewhere."""
     assert trainer.run_dir is not None
-    return trainer.run_dir.path
+    return trainer.run_dir
 
 
 def _save(trainer: Trainer, path: Path) -> str:
     """Save the policy; return where it is, or why it isn't anywhere."""
     try:
-        trainer.algorithm.policy.save(_home(trainer) / path.name)
+        trainer.algorithm.policy.save(_run_dir(trainer).path / path.name)
     except Exception as error:
         # Whatever it is, it mustn't hide why training ended.
         return f"not saved, {told(error)}"
@@ -262,7 +262,7 @@ def _save(trainer: Trainer, path: Path) -> str:
 
 def _draw(title: str, trainer: Trainer, directory: Path) -> str:
     """Draw the learning curve of the whole run; return where it is, or why there is none."""
-    path, home = directory / "learning_curve.png", _home(trainer)
+    path, home = directory / "learning_curve.png", _run_dir(trainer).path
     try:
         history = [row.metrics for row in read_rows(home / JOURNAL, most=_LONGEST_CURVE)]
         if not history:

@@ -18,6 +18,11 @@ def write_file(path: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
+    except OSError as error:
+        if error.filename is None:
+            # A full disk shows while writing, where the system names no file.
+            error.filename = str(path)
+        raise
     finally:
         partial.unlink(missing_ok=True)
     sync_directory(path.parent)

@@ -1,4 +1,4 @@
-"""Every error that rlstack raises on purpose, under one base."""
+"""Every error that rlstack raises on purpose, and what is said of others'."""
 
 
 class RlstackError(Exception):
@@ -39,3 +39,14 @@ class TrackingError(RlstackError, RuntimeError):
 
 class RunDirError(RlstackError, ValueError):
     """A run directory is none, holds another run, or is in use."""
+
+
+def told(error: BaseException) -> str:
+    """Return an error with its kind, in one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
+def begin_of(error: BaseException) -> str:
+    """Return an error's kind and the first line of its message, where more would be a dump of everything."""
+    first = next(iter(str(error).strip().splitlines()), "")
+    return f"{type(error).__name__}: {first}".rstrip()

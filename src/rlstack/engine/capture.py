@@ -8,7 +8,7 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from ..common.errors import CaptureError
+from ..common.errors import CaptureError, begin_of
 from ..common.random_state import random_state, set_random_state
 
 ROUNDS = 2
@@ -124,7 +124,7 @@ def capture(program: Program, recording: Recording) -> Any:
         raise
     except Exception as error:
         # Whatever an operation raises while it is recorded (a read-back, a copy from the host, …).
-        raise CaptureError(f"{type(error).__name__}: {str(error).splitlines()[0]}") from error
+        raise CaptureError(begin_of(error)) from error
     finally:
         program.put_back()
         with torch.no_grad():

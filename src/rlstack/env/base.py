@@ -11,7 +11,7 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from .. import specs
-from ..common.errors import EnvError
+from ..common.errors import EnvError, told
 from ..common.serialization import detached
 from ..common.types import OBS, REWARDS, Batch, Config, Device
 from ..common.validation import did_you_mean, is_number
@@ -271,7 +271,7 @@ def _faults(where: str) -> Iterator[None]:
     except EnvError:
         raise
     except Exception as error:
-        raise EnvError(f"{where} raised {type(error).__name__}: {error}") from error
+        raise EnvError(f"{where} raised {told(error)}") from error
 
 
 def _contents(out: object) -> str:

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from ..common.errors import HparamsError
+from ..common.errors import HparamsError, told
 from ..common.validation import check_options
 from ..hparams import Hparams
 from ..policies.check import check_policy
@@ -44,5 +44,5 @@ def make_policy(
         raise HparamsError(str(error)) from error
     except Exception as error:
         # Whatever a model or distribution raises when it is made or tried, it is named as theirs.
-        raise HparamsError(f"the model or distribution raised {type(error).__name__}: {error}") from error
+        raise HparamsError(f"the model or distribution raised {told(error)}") from error
     return policy

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..common.device import can_record
-from ..common.errors import HparamsError
+from ..common.errors import HparamsError, begin_of
 from ..common.random_state import keep_random_state
 from ..common.validation import check_options, is_number
 from ..hparams import Hparams
@@ -116,10 +116,9 @@ def _try(
             optimizer.step()
             return optimizer.state_dict()
     except Exception as error:
-        said = str(error).strip().splitlines() or [""]
         raise HparamsError(
             f"optimizer_cls is {cls.__name__}, which can't make a step on these parameters with this "
-            f"optimizer_config ({type(error).__name__}: {said[0]}): use another"
+            f"optimizer_config ({begin_of(error)}): use another"
         ) from error
 
 

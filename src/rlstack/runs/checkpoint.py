@@ -210,7 +210,7 @@ def numbered(directory: Path) -> list[Path]:
 
 
 def read_latest(directory: Path, run: str | None = None) -> Checkpoint:
-    """Return the last checkpoint that is sound; each other one after it is named in a warning.
+    """Return the last checkpoint that is sound; those after it are named in warnings.
 
     Args:
         directory: Where they are.
@@ -222,10 +222,13 @@ def read_latest(directory: Path, run: str | None = None) -> Checkpoint:
     faults = []
     for path in numbered(directory):
         try:
-            return read(path, run)
+            said = read(path, run)
         except CheckpointError as error:
             faults.append(str(error))
-            _log.warning("%s; the one before it is taken", error)
+            continue
+        for fault in faults:
+            _log.warning("%s; %s is taken", fault, path.name)
+        return said
     raise CheckpointError(f"{directory} has no sound checkpoint" + "".join(f"; {fault}" for fault in faults))
 
 

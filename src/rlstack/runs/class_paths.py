@@ -8,14 +8,13 @@ from typing import Any
 
 import torch
 
-from ..common.errors import ConfigError
+from ..common.errors import ConfigError, told
 from ..common.validation import did_you_mean
 from ..distributions import Distribution
 from ..env.base import Env
 from . import class_files
-from .yaml_format import _check_file, _how_named
 
-_CLASSES: dict[str, type] = {
+CLASSES: dict[str, type] = {
     "env": Env,
     "model_cls": torch.nn.Module,
     "distribution_cls": Distribution,
@@ -35,7 +34,7 @@ def find_class(name: Any, option: str, base: Path | None = None) -> type:
     Raises:
         ConfigError: If there is no such class; nothing of it has been called.
     """
-    kind = _CLASSES[option]
+    kind = CLASSES[option]
     if isinstance(name, str) and (parts := class_files.split(name)):
         home, attribute = str(parts[0]), parts[1]
         _check_file(name, parts[0], option, base)
@@ -52,10 +51,7 @@ def find_class(name: Any, option: str, base: Path | None = None) -> type:
             hint = f"; if it is in a file, name it by that: path/to/{missing}.py:{attribute}"
             hint = "" if "." in missing else hint
             raise ConfigError(f"{option} is {name}: there is no module {missing}{hint}") from None
-        message = " ".join(str(error).split())
-        raise ConfigError(
-            f"{option} is {name}: importing it raised {type(error).__name__}: {message}"
-        ) from error
+        raise ConfigError(f"{option} is {name}: importing it raised {told(error)}") from error
     found = class_files.look_up(module, attribute)
     if found is None and home == "__main__":
         raise ConfigError(f"{option} is {name}, {_how_named(f'<{name}>', option)}")
@@ -80,7 +76,7 @@ def find_classes(algorithm_config: Mapping[str, Any], base: Path | None = None) 
         ConfigError: If there is no such class; a line for each.
     """
     found, faults = dict(algorithm_config), []
-    for key in _CLASSES.keys() & algorithm_config.keys():
+    for key in CLASSES.keys() & algorithm_config.keys():
         if not isinstance(algorithm_config[key], type | None):
             try:
                 found[key] = find_class(algorithm_config[key], key, base)
@@ -89,3 +85,22 @@ def find_classes(algorithm_config: Mapping[str, Any], base: Path | None = None) 
     if faults:
         raise ConfigError("\n".join(faults))
     return found
+
+
+def _check_file(name: str, file: Path, option: str, base: Path | None) -> None:
+    """Refuse a file that isn't there, or that a run directory has brought along: it could be anybody's."""
+    path = ((base or Path()) / file).resolve()
+    if not path.is_file():
+        raise ConfigError(f"{option} is {name}: there is no file {path}")
+    if base is not None and (base / "checkpoints").is_dir() and path.is_relative_to(base.resolve()):
+        raise ConfigError(
+            f"{option} is {name}, in the run's own directory: code that a run brings along isn't run, move it"
+        )
+
+
+def _how_named(name: Any, option: str) -> str:
+    """Return why a name can't be that of a class, and what to do."""
+    if isinstance(name, str) and "<" in name:
+        given = "env_cls=…" if option == "env" else f"algorithm_config={{{option!r}: …}}"
+        return f"which is no class that a file has: hand it over, Trainer.resume(run_dir, {given})"
+    return "expected the name of a class, like package.module.Class or path/to/file.py:Class"

@@ -13,7 +13,8 @@ from ..policies.policy import Policy, RecurrentPolicy
 from . import checkpoint
 from .class_paths import find_class
 from .inspect import find_checkpoint
-from .saved_config import read_config
+from .saved_config import CONFIG, read_config
+from .yaml_format import check_written
 
 _HORIZONS = 10
 """How many to judge a policy by: what goes wrong after the horizon it was trained on shows only later."""
@@ -41,16 +42,16 @@ def evaluate(
         device: Where to simulate.
 
     Raises:
-        CheckpointError: If there is no sound checkpoint.
+        CheckpointError: If there is no sound checkpoint, or it is of another run than its directory.
         RunDirError, ConfigError: If the run's config.yaml can't be used.
         EnvError: If the environment breaks its contract.
     """
     where, device_ = find_checkpoint(path), resolve_device(device)
-    said = checkpoint.read(where)
     # What is imported may change the working directory.
     place = where.absolute()
     run = place.parent.parent
     config = read_config(run)
+    said = checkpoint.read(where, config.get("id", ""))
     options = config["algorithm_config"]
     env_cls = env_cls or find_class(config["env"], "env", run)
     classes = {
@@ -59,9 +60,10 @@ def evaluate(
     }
     policy_cls = RecurrentPolicy if config["algorithm"] == "recurrent" else Policy
     policy = policy_cls.load(place / "model.safetensors", device=device_, **classes)
+    config_ = {**(options.get("env_config") or {}), **env_config}
+    check_written({"env_config": config_}, str(run / CONFIG))
     with keep_random_state(device_):
         torch.manual_seed(seed)
-        config_ = {**(options.get("env_config") or {}), **env_config}
         env = make_env(env_cls, num_envs, config_ or None, device_)
         obs, state, rewards = checked_reset(env, num_envs, None, device_), policy.initial_state(num_envs), []
         for t in range(steps or most_steps(env, _HORIZONS * options["horizon"])):

@@ -1,12 +1,16 @@
 """Looking at a run's checkpoints: what they hold, and how well their policies do."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from ..common.errors import CheckpointError
+from ..common.errors import CheckpointError, ConfigError, RunDirError
 from . import checkpoint
+from .saved_config import read_config
+
+_log = logging.getLogger(__name__)
 
 
 def find_checkpoint(path: Path) -> Path:
@@ -25,11 +29,20 @@ def find_checkpoint(path: Path) -> Path:
 def inspect(path: Path) -> dict[str, Any]:
     """Return what a checkpoint holds, every file of it verified; nothing is built or imported.
 
+    One of another run than its directory is named in a warning.
+
     Raises:
         CheckpointError: If it is damaged, or there is none.
     """
     where = find_checkpoint(path)
-    said = checkpoint.read(where)
+    said, run = checkpoint.read(where), where.absolute().parent.parent
+    try:
+        own = read_config(run).get("id", "")
+    except (ConfigError, RunDirError):
+        # Where there is no run, or none that says which, a checkpoint is no other's.
+        own = None
+    if own is not None and said.info.get("run") not in (None, own):
+        _log.warning("%s is of another run than %s: its id is %s", where, run, said.info["run"])
     manifest = checkpoint.manifest(where)
     tensors = [value for value in said.state["policy"].values() if isinstance(value, Tensor)]
     return {

@@ -11,7 +11,7 @@ import torch
 
 from ..algorithm import Algorithm, RecurrentAlgorithm
 from ..common import errors
-from ..common.errors import HparamsError
+from ..common.errors import HparamsError, told
 from ..common.nested import flatten, same
 from ..policies.file import as_stored, parse, state_of
 from ..ppo.collector import begun_anew
@@ -100,8 +100,7 @@ def restore(algorithm: Algorithm | RecurrentAlgorithm, said: checkpoint.Checkpoi
         algorithm.load_state_dict(state_for(algorithm, said))
     except Exception as error:
         algorithm.load_state_dict(before)
-        message = f"{said.path} can't be used: {type(error).__name__}: {error}"
-        raise errors.CheckpointError(message) from error
+        raise errors.CheckpointError(f"{said.path} can't be used: {told(error)}") from error
     algorithm.policy.clip_actions(mine.get("clip_actions", True))
     if algorithm.hparams.seed is not None and made.get("seed", making["seed"]) != making["seed"]:
         # Another seed means other random numbers from here on.

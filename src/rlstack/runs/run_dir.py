@@ -28,8 +28,8 @@ from ..tracking.mlflow_run import forget_tracked_run
 from . import checkpoint
 from .options import CheckpointConfig
 from .run_lock import RunLock
-from .saved_config import ALGORITHMS, CONFIG, check_config, config_file, describe, read_config
-from .yaml_format import dump
+from .saved_config import ALGORITHMS, CONFIG, check_config, config_file, describe, read_config, training
+from .yaml_format import dump, plain_values, unwritten
 
 
 @final
@@ -48,6 +48,8 @@ class RunDir:
 
     id: str
     """The run's identity, which its checkpoints have too; empty in runs that rlstack 0.1.0 began."""
+    training: dict[str, str]
+    """What its config.yaml says beside the algorithm, as texts by dotted name."""
     saved: int
     """How many updates the last checkpoint is of; -1 if there is none."""
 
@@ -61,7 +63,7 @@ class RunDir:
         except BaseException:
             self.lock.release()
             raise
-        self.id = ""
+        self.id, self.training = "", {}
         self.saved, self._saved_at = -1, time.monotonic()
 
     @classmethod
@@ -101,6 +103,9 @@ class RunDir:
             run_dir.journal.cut(-1)
             forget_tracked_run(run_dir.path)
             write_file(run_dir.path / CONFIG, dump(config, run_dir.path).encode())
+            if said := unwritten(plain_values(config["algorithm_config"]), str(run_dir.path / CONFIG)):
+                _log.warning("%s", said)
+            run_dir.training = training(run_dir.path)
         return run_dir
 
     @classmethod
@@ -113,7 +118,7 @@ class RunDir:
         """
         said = read_config(path)
         run_dir = cls(path, options)
-        run_dir.id = said.get("id", "")
+        run_dir.id, run_dir.training = said.get("id", ""), training(path)
         return run_dir
 
     def read_latest(self) -> checkpoint.Checkpoint:
@@ -129,6 +134,15 @@ class RunDir:
         said = read_config(self.path)
         said["algorithm_config"] = describe(algorithm)
         write_file(self.path / CONFIG, dump(said, self.path).encode())
+
+    def describe_training(self, trainer: Mapping[str, Any], stop_conditions: Any) -> None:
+        """Let the config.yaml say how it is trained, beside what the trainer knows itself."""
+        said = read_config(self.path)
+        said["trainer"] = {**trainer, **said["trainer"]}
+        if stop_conditions is not None:
+            said["stop_conditions"] = stop_conditions
+        write_file(self.path / CONFIG, dump(said, self.path).encode())
+        self.training = training(self.path)
 
     def sync_journal(self) -> Path:
         """Make sure that the metrics up to a checkpoint survive what it survives; return where it goes.

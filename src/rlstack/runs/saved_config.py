@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from ..algorithm import Algorithm, RecurrentAlgorithm
-from ..common.atomic_files import write_file
 from ..common.errors import ConfigError, RunDirError
 from ..common.nested import flatten, same
 from ..common.types import Config
@@ -17,7 +16,7 @@ from ..ppo.params import texts
 from .checkpoint import Checkpoint
 from .class_paths import find_class, find_classes
 from .options import CheckpointConfig
-from .yaml_format import decode, dump, parse, plain_values
+from .yaml_format import check_written, decode, parse, plain_values
 
 ALGORITHMS: dict[str, type[Algorithm] | type[RecurrentAlgorithm]] = {
     "feedforward": Algorithm,
@@ -26,6 +25,14 @@ ALGORITHMS: dict[str, type[Algorithm] | type[RecurrentAlgorithm]] = {
 """By their names in a configuration."""
 
 CONFIG = "config.yaml"
+
+_KINDS: dict[str, type] = {"env": str, "algorithm": str, "algorithm_config": dict, "trainer": dict}
+"""What a config.yaml must have."""
+
+_TRAINER_KINDS: dict[str, type] = {"checkpoint_config": dict, "on_nonfinite": str, "system_metrics": bool}
+"""What the trainer itself reads of it."""
+
+_WORDS: dict[type, str] = {str: "a text", dict: "names with values", bool: "true or false"}
 
 _log = logging.getLogger(__name__)
 
@@ -67,6 +74,7 @@ def trainer_of(
     if "model" in given:
         given |= {"model_cls": None, "model_config": None}
     kept = {key: value for key, value in said["algorithm_config"].items() if key not in given}
+    check_written(kept, str(path / CONFIG))
     trainer = {**said["trainer"], **(options or {})}
     checkpoints = {**said["trainer"].get("checkpoint_config", {}), **trainer.get("checkpoint_config", {})}
     made_with = {
@@ -78,13 +86,10 @@ def trainer_of(
     return env_cls, made_with, CheckpointConfig.parse(checkpoints)
 
 
-def add_to_config(path: Path, trainer: Mapping[str, Any], stop_conditions: Any) -> None:
-    """Add to a run's config.yaml how it is trained beside what the trainer knows itself."""
-    said = parse(decode((path / CONFIG).read_bytes()), CONFIG)
-    said["trainer"] = {**trainer, **said["trainer"]}
-    if stop_conditions is not None:
-        said["stop_conditions"] = stop_conditions
-    write_file(path / CONFIG, dump(said).encode())
+def training(path: Path) -> dict[str, str]:
+    """Return what a run's config.yaml says beside its algorithm, as texts by dotted name."""
+    said = read_config(path)
+    return texts({key: said[key] for key in ("trainer", "stop_conditions") if key in said})
 
 
 def describe(algorithm: Algorithm | RecurrentAlgorithm) -> dict[str, Any]:
@@ -97,15 +102,20 @@ def describe(algorithm: Algorithm | RecurrentAlgorithm) -> dict[str, Any]:
     return {**values, "device": str(algorithm.device)}
 
 
-def facts(algorithm: Algorithm | RecurrentAlgorithm) -> dict[str, Any]:
-    """Return what a checkpoint says of its algorithm: steps so far, and what it is made with, as texts."""
-    config = _texts(algorithm)
+def facts(algorithm: Algorithm | RecurrentAlgorithm, run: Path | None) -> dict[str, Any]:
+    """Return what a checkpoint says of its algorithm: steps so far, and what it is made with, as texts.
+
+    Args:
+        algorithm: The algorithm.
+        run: The directory of its run, from which files are named; None if it has none.
+    """
+    config = _texts(algorithm, run)
     return {"env_steps": algorithm.env_steps, "params": algorithm.params, "config": config}
 
 
-def _texts(algorithm: Algorithm | RecurrentAlgorithm) -> dict[str, str]:
-    """Return what `describe` returns as a file would say it, as texts by dotted name."""
-    return texts(plain_values(describe(algorithm)))
+def _texts(algorithm: Algorithm | RecurrentAlgorithm, run: Path | None) -> dict[str, str]:
+    """Return what `describe` returns as a run's config.yaml would say it, as texts by dotted name."""
+    return texts(plain_values(describe(algorithm), run))
 
 
 def check_config(
@@ -124,14 +134,11 @@ def check_config(
     Raises:
         ConfigError: If the config.yaml has lost a key without which a value would be another one.
     """
-    before, now = said.info.get("config"), _texts(algorithm)
-    if not isinstance(before, dict):
-        # Of an rlstack that didn't write it.
-        return
+    before: Any = said.info.get("config")
+    now, edited = _texts(algorithm, path), _edited_training(path, said)
     written = flatten(read_config(path)["algorithm_config"])
-    given = {*given, *(("model_cls", "model_config") if "model" in given else ())}
-    lost, edited = [], []
-    for key in {**before, **now}:
+    given, lost = {*given, *(("model_cls", "model_config") if "model" in given else ())}, []
+    for key in {**before, **now} if isinstance(before, dict) else ():
         was, here = (str(values[key]) if key in values else None for values in (before, now))
         name = key.partition(".")[0]
         if name in given or (was is not None and here is not None and same(was, here)):
@@ -147,6 +154,27 @@ def check_config(
         raise ConfigError(f"{where} {'; no '.join(lost)}: put it back, or hand over another value")
     if edited:
         _log.warning("%s was edited since %s: %s", path / CONFIG, said.path.name, "; ".join(edited))
+
+
+def _edited_training(path: Path, said: Checkpoint) -> list[str]:
+    """Return what is edited of what a run's config.yaml says beside its algorithm.
+
+    Raises:
+        ConfigError: If something of it is gone: a default would take its place.
+    """
+    found, now = said.info.get("training"), training(path)
+    # An rlstack that didn't write it compares nothing.
+    before = {key: str(was) for key, was in found.items()} if isinstance(found, dict) else {}
+    # A value may stand where there were others below it.
+    lost = [
+        f"{key}, which was {was:.200}"
+        for key, was in before.items()
+        if not _says(now, key) and not any(key.startswith(f"{name}.") for name in now)
+    ]
+    if lost:
+        raise ConfigError(f"in {path / CONFIG} there is no {'; no '.join(lost)}: put it back")
+    changed = [key for key in before.keys() & now.keys() if not same(before[key], now[key])]
+    return [f"{key} is {now[key]:.60} and was {before[key]:.60}" for key in sorted(changed)]
 
 
 def _says(values: Mapping[str, Any], key: str) -> bool:
@@ -174,18 +202,15 @@ def read_config(path: Path) -> dict[str, Any]:
         ConfigError: If it isn't what a run was made with.
     """
     file = config_file(path)
-    try:
-        said = parse(decode(file.read_bytes()), str(file))
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{file} can't be read: {error}") from None
-    for key, kind in {"env": str, "algorithm": str, "algorithm_config": dict, "trainer": dict}.items():
-        if not isinstance(said.get(key), kind):
-            raise ConfigError(f"{file}: {key} is {said.get(key)!r:.60}, expected a {kind.__name__}")
-    kinds: dict[str, Any] = {"checkpoint_config": dict, "on_nonfinite": str, "system_metrics": bool}
-    for key, wanted in kinds.items():
-        if not isinstance(said["trainer"].get(key, wanted()), wanted):
-            value = said["trainer"][key]
-            raise ConfigError(f"{file}: trainer.{key} is {value!r:.60}, expected a {wanted.__name__}")
+    said = parse(decode(file.read_bytes(), str(file)), str(file))
+    if lacking := [f"`{key}:`" for key in _KINDS if key not in said]:
+        raise ConfigError(f"{file} lacks {' and '.join(lacking)}: put back what the run began with")
+    for key, kind in _KINDS.items():
+        if not isinstance(said[key], kind):
+            raise ConfigError(f"{file}: {key} is {said[key]!r:.60}, expected {_WORDS[kind]}")
+    for key, kind in _TRAINER_KINDS.items():
+        if key in said["trainer"] and not isinstance(value := said["trainer"][key], kind):
+            raise ConfigError(f"{file}: trainer.{key} is {value!r:.60}, expected {_WORDS[kind]}")
     if not isinstance(said.get("id", ""), str):
         raise ConfigError(f"{file}: id is {said['id']!r:.60}, expected the text that it was")
     if said["algorithm"] not in ALGORITHMS:

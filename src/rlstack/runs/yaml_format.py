@@ -10,7 +10,8 @@ import json
 import re
 from collections.abc import Mapping
 from contextlib import suppress
-from pathlib import Path
+from pathlib import Path, PurePath
+from textwrap import shorten
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,11 @@ import torch
 import yaml
 
 from ..common.errors import ConfigError
+from ..common.nested import flatten
 from . import class_files
+from .class_paths import CLASSES
+
+_NOT_WRITTEN = "<not written: "
 
 _LONGEST, _MOST_VALUES, _DEEPEST = 2**20, 10_000, 30
 """Characters and values of a file, and levels of these."""
@@ -80,14 +85,27 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 _Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
 
 
-def decode(data: bytes) -> str:
+def decode(data: bytes, name: str) -> str:
     """Return the text of a file: UTF-8, or with a byte order mark UTF-16, as PowerShell writes it.
 
+    Args:
+        data: What is in it.
+        name: Of the file, for errors.
+
     Raises:
-        UnicodeDecodeError: If it is neither.
+        ConfigError: If it is neither; says where.
     """
     utf_16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    return data.decode("utf-16" if utf_16 else "utf-8-sig")
+    place, hint = data.find(b"\0"), ", as in UTF-16 without a byte order mark"
+    if utf_16 or place < 0:
+        try:
+            return data.decode("utf-16" if utf_16 else "utf-8-sig")
+        except UnicodeDecodeError as error:
+            place, hint = error.start, ""
+    line = data.count(b"\n", 0, place) + 1
+    where = f"byte {place} (line {line}) is {data[place]:#04x}{hint}"
+    expected = "UTF-16, as its byte order mark says" if utf_16 else "UTF-8"
+    raise ConfigError(f"{name}: {where}, expected {expected}: save it as UTF-8")
 
 
 def parse(text: str, name: str) -> dict[str, Any]:
@@ -108,8 +126,11 @@ def parse(text: str, name: str) -> dict[str, Any]:
         values = yaml.load(text, Loader=_Loader)
     except ConfigError as error:
         raise ConfigError(f"{name}: {error}" if name not in str(error) else str(error)) from None
+    except yaml.MarkedYAMLError as error:
+        line = f" (line {error.problem_mark.line + 1})" if error.problem_mark else ""
+        raise ConfigError(f"{name} is not YAML: {error.problem}{line}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{name} is not YAML: {' '.join(str(error).split())[:200]}") from None
+        raise ConfigError(f"{name} is not YAML: {shorten(str(error), 200, placeholder=' …')}") from None
     if not isinstance(values, dict):
         raise ConfigError(
             f"{name} holds a {type(values).__name__}, expected names with values, like `env: cartpole`"
@@ -136,27 +157,10 @@ def dump(values: Mapping[str, Any], base: Path | None = None) -> str:
     return yaml.dump(plain_values(values, base), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
-def _check_file(name: str, file: Path, option: str, base: Path | None) -> None:
-    """Refuse a file that isn't there, or that a run directory has brought along: it could be anybody's."""
-    path = ((base or Path()) / file).resolve()
-    if not path.is_file():
-        raise ConfigError(f"{option} is {name}: there is no file {path}")
-    if base is not None and (base / "checkpoints").is_dir() and path.is_relative_to(base.resolve()):
-        raise ConfigError(
-            f"{option} is {name}, in the run's own directory: code that a run brings along isn't run, move it"
-        )
-
-
-def _how_named(name: Any, option: str) -> str:
-    """Return why a name can't be that of a class, and what to do."""
-    if isinstance(name, str) and "<" in name:
-        given = "env_cls=…" if option == "env" else f"algorithm_config={{{option!r}: …}}"
-        return f"which is no class that a file has: hand it over, Trainer.resume(run_dir, {given})"
-    return "expected the name of a class, like package.module.Class or path/to/file.py:Class"
-
-
 def plain_values(value: Any, base: Path | None = None) -> Any:
-    """Return a value as a file says it: plain, and classes by their names.
+    """Return a value as a file says it: plain, and classes by their names where these are read.
+
+    What couldn't be read back is replaced by a note that `unwritten` finds.
 
     Args:
         value: The value.
@@ -174,11 +178,39 @@ def plain_values(value: Any, base: Path | None = None) -> Any:
             return float(value)
         case str():
             return str.__str__(value)
-        case type():
-            return class_files.name_class(value, base)
-        case Mapping():
-            return {str(key): plain_values(item, base) for key, item in value.items()}
+        case PurePath() | torch.device():
+            return str(value)
+        case Mapping() if all(isinstance(key, str) for key in value):
+            return {
+                str.__str__(key): class_files.name_class(item, base)
+                if key in CLASSES and isinstance(item, type)
+                else plain_values(item, base)
+                for key, item in value.items()
+            }
         case list() | tuple():
             return [plain_values(item, base) for item in value]
-    # It can't be read back: who resumes the run must hand it over.
-    return str(value) if isinstance(value, torch.device) else f"<{type(value).__name__}>"
+    return f"{_NOT_WRITTEN}{type(value).__name__}>"
+
+
+def unwritten(values: Mapping[str, Any], name: str) -> str:
+    """Return which hyperparameters of a file it can't hold, and what to do; empty if it has them all.
+
+    Args:
+        values: What the file says of them.
+        name: Of the file.
+    """
+    lacking = [key for key, value in flatten(values).items() if _NOT_WRITTEN in str(value)]
+    given = ", ".join(f"{key!r}: …" for key in dict.fromkeys(key.partition(".")[0] for key in lacking))
+    way = f"hand it over in Python, Trainer.resume(run_dir, algorithm_config={{{given}}})"
+    what = ", ".join(lacking)
+    return f"{name} can't hold {what}: to go on, {way}, or write another value there" if lacking else ""
+
+
+def check_written(values: Mapping[str, Any], name: str) -> None:
+    """Refuse what `unwritten` finds.
+
+    Raises:
+        ConfigError: With what to do.
+    """
+    if said := unwritten(values, name):
+        raise ConfigError(said)

@@ -1,6 +1,13 @@
 """Why nothing can be sent to MLflow, in words, and what to do about it."""
 
 import re
+import textwrap
+
+from ..common.errors import told
+from .uris import without_passwords
+
+_LONGEST = 200
+"""Characters of an error's own text."""
 
 _FAULTS = (
     (
@@ -18,7 +25,8 @@ _FAULTS = (
         "mlflow db upgrade {uri}",
     ),
     (
-        r"readonly database|read-only|Permission denied:|unable to open database file",
+        r"readonly database|(?i:read-only)|unable to open database file|PermissionError|FileNotFoundError"
+        r"|FileExistsError|NotADirectoryError",
         "the store can't be written: let its file and directory be writable, or use another store",
     ),
     (r"file is not a database", "the store's file is no SQLite database: use another store"),
@@ -29,13 +37,19 @@ _FAULTS = (
     ),
     (r"ENDPOINT_NOT_FOUND", "what answers at {uri} is not MLflow: see whether the address is right"),
     (
-        r"NameResolutionError|Failed to resolve|getaddrinfo",
+        r"NameResolutionError|Failed to resolve|getaddrinfo|gaierror",
         "there is no host as in {uri}: see whether the address is right, and this machine online",
     ),
-    (r"Connection refused", "nothing answers at {uri}: see whether the server is running"),
+    (r"Connection ?[Rr]efused", "nothing answers at {uri}: see whether the server is running"),
     (r"INVALID_PARAMETER_VALUE|RESOURCE_DOES_NOT_EXIST", "MLflow refuses it"),
 )
 """Regular expressions for errors, and what they mean; the first that is found counts."""
+
+
+def say_why(error: Exception, uri: str | None) -> str:
+    """Return what `explain` says, and the beginning of the error itself."""
+    said = textwrap.shorten(without_passwords(told(error)), _LONGEST, placeholder=" …")
+    return f"{explain(error, uri)} ({said})"
 
 
 def explain(error: Exception, uri: str | None) -> str:

@@ -16,7 +16,7 @@ import threading
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final, final
+from typing import Final, NamedTuple, final
 
 from ..common.metrics import ENV_TOTAL_STEPS
 from .metric_rows import MetricQueue, MetricRow
@@ -43,6 +43,20 @@ _MOST_WAITING: Final = 100_000
 _log = logging.getLogger(__name__)
 
 
+class _Cursor(NamedTuple):
+    """How far a file has been read."""
+
+    lines: int = 0
+    offset: int = 0
+    """Bytes of these lines."""
+    upto: int = -1
+    """Environment steps up to which every row, to come or not, counts as read."""
+
+    def after(self, length: int, rows: list[MetricRow]) -> "_Cursor":
+        """Return how far it is after one more line, of so many bytes, with these rows."""
+        return _Cursor(self.lines + 1, self.offset + length, max([self.upto, *(row.step for row in rows)]))
+
+
 @final
 class Journal:
     """Rows in a file, appended by the trainer and read again by what sends them.
@@ -63,16 +77,13 @@ class Journal:
         os.truncate(path, self._size)
         self._unwritten = MetricQueue(_MOST_WAITING)
         self._failed = False
-        self._sent, self._peeked = 0, 0
-        """Lines that have been sent, and that will have been."""
-        self._read, self._offset = 0, 0
-        """Sent lines that have been read past, and their bytes."""
-        self._upto, self._peeked_upto = -1, -1
-        """Environment steps up to which every row, to come or not, has been sent; and will have been."""
+        self._sent, self._peeked = _Cursor(), _Cursor()
+        """How far rows have been sent, and how far they will have been."""
+        self._damage_is_said = False
 
     def __len__(self) -> int:
         """Return how many rows haven't been sent."""
-        return self._count + len(self._unwritten) - self._sent
+        return self._count + len(self._unwritten) - self._sent.lines
 
     @property
     def thinned(self) -> bool:
@@ -127,13 +138,16 @@ class Journal:
         """Remove the rows after so many environment steps: a run goes on from there."""
         with self._lock:
             size = count = offset = 0
+            damaged: list[int] = []
             for number, (line, length) in enumerate(_lines(self.path, 0, self._size), 1):
                 offset += length
+                damaged += [number] if _is_damaged(line) else []
                 if any(found <= step for found in map(_step, _parts(line)) if found is not None):
                     size, count = offset, number
             os.truncate(self.path, size)
             self._size, self._count = size, count
-            self._sent = self._peeked = self._read = self._offset = 0
+            self._sent = self._peeked = _Cursor(upto=self._sent.upto)
+            self._say_damaged([number for number in damaged if number <= count])
 
     def peek(self, most: int, *, everything: bool = True) -> list[MetricRow]:
         """Return the first rows that haven't been sent; they count as sent after `done`.
@@ -142,50 +156,47 @@ class Journal:
             most: How many metrics at most, of one row at least.
             everything: Of no importance here: none is passed over.
         """
-        unsent = self._unsent(most)
-        self._peeked, self._peeked_upto = self._sent, self._upto
-        for number, row in unsent:
-            self._peeked, self._peeked_upto = number, max(self._peeked_upto, row.step)
-        return [row for _, row in unsent]
+        with self._lock:
+            size = self._size
+        rows: list[MetricRow] = []
+        metrics, upto, cursor = 0, self._sent.upto, self._sent
+        for line, length in _lines(self.path, cursor.offset, size):
+            if not self._damage_is_said and _is_damaged(line):
+                every_line = enumerate(_lines(self.path, 0, size), 1)
+                self._say_damaged([number for number, (other, _) in every_line if _is_damaged(other)])
+            found = [row for row in _rows(line) if row.step > upto]
+            metrics += sum(len(row.metrics) for row in found)
+            if rows and metrics > most:
+                break
+            rows += found
+            cursor = cursor.after(length, found)
+            if not rows:
+                # Nothing before it is left to send.
+                self._sent = cursor
+        self._peeked = cursor
+        return rows
 
     def done(self) -> None:
         """Let the rows that `peek` returned last count as sent."""
-        self._sent, self._upto = self._peeked, self._peeked_upto
+        self._sent = self._peeked
 
     def skip(self, step: int) -> None:
         """Let the rows up to so many environment steps count as sent, those to come as well."""
-        self._upto = max(self._upto, step)
+        self._sent = self._sent._replace(upto=max(self._sent.upto, step))
 
     def rewind(self) -> None:
         """Let no row count as sent."""
-        self._sent = self._peeked = self._read = self._offset = 0
-        self._upto = self._peeked_upto = -1
+        self._sent = self._peeked = _Cursor()
 
-    def _unsent(self, most: int) -> list[tuple[int, MetricRow]]:
-        """Return the first rows that haven't been sent, with the numbers of their lines from 1 on."""
-        found: list[tuple[int, MetricRow]] = []
-        with self._lock:
-            size = self._size
-        number, offset, metrics = self._read, self._offset, 0
-        for line, length in _lines(self.path, offset, size):
-            number, offset = number + 1, offset + length
-            rows = list(_rows(line)) if number > self._sent else []
-            if number > self._sent and not rows:
-                _log.warning("%s: line %d is damaged, it is left out", self.path, number)
-            rows = [row for row in rows if row.step > self._upto]
-            if rows:
-                metrics += sum(len(row.metrics) for row in rows)
-                if found and metrics > most:
-                    break
-                found += [(number, row) for row in rows]
-            elif not found:
-                # Nothing before it is left to send.
-                self._read, self._offset, self._sent = number, offset, max(self._sent, number)
-        return found
+    def _say_damaged(self, numbers: list[int]) -> None:
+        """Say once which lines are damaged."""
+        if numbers and not self._damage_is_said:
+            _say_damaged(self.path, numbers)
+            self._damage_is_said = True
 
 
 def read_rows(path: Path, *, most: int | None = None) -> Iterator[MetricRow]:
-    """Yield the rows of a journal; damaged lines are left out.
+    """Yield the rows of a journal; damaged lines are left out, and said in the end.
 
     Args:
         path: The file.
@@ -196,9 +207,17 @@ def read_rows(path: Path, *, most: int | None = None) -> Iterator[MetricRow]:
     """
     size, count = _complete(path)
     every = 1 if most is None else max(1, -(-count // most))
+    damaged: list[int] = []
     for number, (line, _) in enumerate(_lines(path, 0, size), 1):
         if (count - number) % every == 0:
+            damaged += [number] if _is_damaged(line) else []
             yield from _rows(line)
+    if damaged:
+        _say_damaged(path, damaged)
+
+
+def _say_damaged(path: Path, numbers: list[int]) -> None:
+    _log.warning("%s: %d damaged rows are left out, the first in line %d", path, len(numbers), numbers[0])
 
 
 def _complete(path: Path) -> tuple[int, int]:
@@ -236,6 +255,11 @@ def _rows(line: bytes) -> Iterator[MetricRow]:
     for part in _parts(line):
         if _step(part) is not None and (row := _row(part)) is not None:
             yield row
+
+
+def _is_damaged(line: bytes) -> bool:
+    """Return whether something of a line can't be read."""
+    return any(_step(part) is None for part in _parts(line))
 
 
 def _parts(line: bytes) -> list[bytes]:

@@ -12,7 +12,7 @@ from tensordict import TensorDict
 from torch import Tensor, nn
 
 from .. import specs
-from ..common.errors import TrackingError
+from ..common.errors import TrackingError, begin_of
 from ..policies.policy import Policy, RecurrentPolicy
 from .uris import mlflow_at, tracking_uri, without_passwords
 
@@ -110,8 +110,7 @@ def log_policy(policy: Policy | RecurrentPolicy, run_id: str, uri: str | None = 
     finally:
         quiet.setLevel(before)
     if fault is not None:
-        message = str(fault).strip().splitlines() or [""]
-        raise TrackingError(without_passwords(f"{type(fault).__name__}: {message[0]}")) from fault
+        raise TrackingError(without_passwords(begin_of(fault))) from fault
     return model_uri
 
 

@@ -53,6 +53,20 @@ class MlflowRun:
     directory: Path | None = field(default=None, repr=False)
     """Where to keep all this; None doesn't."""
 
+    def move_to(self, uri: str) -> None:
+        """Take down where the run is from now on, and say so if it was elsewhere."""
+        if self.uri == uri:
+            return
+        if self.uri is not None:
+            _log.warning(
+                "metrics go to the MLflow store %s from now on, until now it was %s: to go on there, name it "
+                "by --tracking or MLFLOW_TRACKING_URI",
+                uri,
+                self.uri,
+            )
+        self.uri = uri
+        self.save()
+
     def save(self) -> None:
         """Write the file; if that can't be, training goes on."""
         if self.directory is None:

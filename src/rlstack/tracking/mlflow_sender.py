@@ -19,11 +19,12 @@ from contextlib import suppress
 from typing import Any, Final, final
 
 from ..common.types import Stats
-from .faults import explain
+from .faults import say_why
 from .journal import Journal
 from .metric_rows import MetricQueue, MetricRow
 from .mlflow_run import MlflowRun, last_step, say_params
-from .uris import make_store, mlflow_at, no_quoted_folders, public_uri, tracking_uri, without_passwords
+from .reach import check_reachable
+from .uris import make_store, mlflow_at, no_quoted_folders, public_uri, tracking_uri
 
 _INTERVAL: Final = 0.5
 """Least time between two batches, s."""
@@ -143,8 +144,16 @@ class MlflowSender:
             self.run.save()
         self._given_up = thread.is_alive()
         if len(self._rows):
-            why = self.error or f"it took longer than {timeout:.0f} s"
+            why = self.error or self._why_not() or f"it took longer than {timeout:.0f} s"
             _log.warning("%d updates could not be sent to MLflow: %s%s", len(self._rows), why, self.way_out)
+
+    def _why_not(self) -> str | None:
+        """Return why MLflow's store can't be reached now, if that shows at once."""
+        try:
+            check_reachable(self.uri or "")
+        except Exception as error:
+            return say_why(error, self.run.uri)
+        return None
 
     @property
     def way_out(self) -> str:
@@ -160,7 +169,9 @@ class MlflowSender:
         # While another thread imports mlflow, there is nothing in it, and no run of the caller's.
         active_run = getattr(sys.modules.get("mlflow"), "active_run", None)
         if self._client is None and active_run is not None and (active := active_run()) is not None:
-            self._continued = self._continued and self.run_id == active.info.run_id
+            if self.run_id != active.info.run_id:
+                # It is where MLflow's settings point to now.
+                self._continued, self.run.uri = False, None
             self.run.run_id, self.run.owned = active.info.run_id, False
         self._final_status, self._given_up, self.run.status = None, False, "RUNNING"
         if self._client is None:
@@ -186,13 +197,10 @@ class MlflowSender:
                 busy = time.thread_time() - start
                 pause = min(max(_INTERVAL, busy / _SHARE), _LONGEST_PAUSE)
             except Exception as error:
-                why = explain(error, self.run.uri)
-                message = without_passwords(f"{type(error).__name__}: {error}")
-                first_fault = self.error is None
+                first_fault, self.error = self.error is None, say_why(error, self.run.uri)
                 if first_fault:
-                    text = "nothing is sent to MLflow: %s; training goes on, it is tried again (%.200s)"
-                    _log.warning(text, why, message)
-                self.error = f"{why} ({message:.200})"
+                    text = "nothing is sent to MLflow: %s; training goes on, it is tried again"
+                    _log.warning(text, self.error)
                 pause = _RETRY
             if last and not first_fault:
                 return
@@ -204,11 +212,10 @@ class MlflowSender:
         import mlflow
         from mlflow.entities import RunTag
 
-        self.uri = tracking_uri(self._home)
-        if self.run.uri != public_uri(self.uri):
-            self.run.uri = public_uri(self.uri)
-            self.run.save()
+        self.uri = tracking_uri(self._home, self.run.uri)
+        self.run.move_to(public_uri(self.uri))
         make_store(self.uri, self._home)
+        check_reachable(self.uri)
         with no_quoted_folders(self.uri):
             client = mlflow.MlflowClient(self.uri)
         if self.run_id is not None and (self._continued or (self._client is not None and self.run.owned)):

@@ -22,7 +22,8 @@ def sync(directory: Path, *, anywhere: bool = False, timeout: float = 600.0) -> 
         TrackingError: If it was never tracked, is tracked elsewhere, or MLflow can't take it.
         OSError: If the journal can't be read.
     """
-    run, here = read_tracked_run(directory), public_uri(tracking_uri())
+    run = read_tracked_run(directory)
+    here = public_uri(tracking_uri(before=run.uri))
     if run.uri is not None and public_uri(run.uri) != here and not anywhere:
         way = f"give --tracking {shlex.quote(run.uri)}"
         raise TrackingError(f"{directory} is tracked in {run.uri}, not in {here}: {way}")

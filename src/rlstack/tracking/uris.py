@@ -23,11 +23,13 @@ _WORDS = ("databricks", "databricks-uc", "uc")
 """URIs of MLflow that have no scheme and aren't paths."""
 
 
-def tracking_uri(home: str | None = None) -> str:
+def tracking_uri(home: str | None = None, before: str | None = None) -> str:
     """Return where MLflow's settings point to; without any, a SQLite file.
 
     Args:
         home: Where paths that aren't from the root begin; None is the working directory.
+        before: Where a run was tracked: without settings it goes on there, if that is a file or folder. To no
+            server: credentials of the environment are for those that its user names.
 
     Raises:
         TrackingError: If MLflow can't work in that directory.
@@ -41,6 +43,8 @@ def tracking_uri(home: str | None = None) -> str:
         why = "its name isn't UTF-8; set MLFLOW_TRACKING_URI, or work elsewhere"
         raise TrackingError(f"MLflow can't keep a store in {os.getcwd()!r}: {why}") from None
     is_set = mlflow.is_tracking_uri_set()  # type: ignore[no-untyped-call]
+    if not is_set and before is not None and _is_here(before):
+        return before
     if not is_set and os.getcwd() != home:
         # MLflow looks for its default, a file or a folder, in the working directory of now.
         place = Path(home, uri.rpartition("/")[2])
@@ -98,6 +102,14 @@ def absolute_uri(uri: str, home: str | None = None) -> str:
     return uri
 
 
+def _is_here(uri: str) -> bool:
+    """Return whether a store is a file or folder that there is."""
+    if (file := sqlite_file(uri)) is not None:
+        return file.is_file()
+    found = _FOLDER.fullmatch(uri) if uri.startswith("file:") else None
+    return found is not None and Path(url2pathname(found[1])).is_dir()
+
+
 def public_uri(uri: str) -> str:
     """Return where a store is: without user, password and options, with a file's path from the root."""
     if (file := sqlite_file(uri)) is not None:
@@ -150,10 +162,10 @@ def make_tables(file: Path, home: str) -> None:
 
 @contextmanager
 def no_quoted_folders(uri: str) -> Iterator[None]:
-    """Let MLflow leave no empty folders beside a SQLite file's own, which it makes by their quoted names."""
+    """Let MLflow leave no empty folders where it takes quoted names, or `file:`, as they are."""
     file, literal = sqlite_file(uri), Path(os.path.abspath(uri.partition("///")[2]))
-    quoted = file is not None and literal.parent != file.parent
-    made = [folder for folder in literal.parents if quoted and not folder.exists()]
+    wrong = _SQLITE.fullmatch(uri) is not None and (file is None or literal.parent != file.parent)
+    made = [folder for folder in literal.parents if wrong and not folder.exists()]
     try:
         yield
     finally:

@@ -10,7 +10,7 @@ from typing import final
 
 from ..algorithm import Algorithm, RecurrentAlgorithm
 from ..common import metrics
-from ..common.errors import RunDirError
+from ..common.errors import RunDirError, told
 from ..common.types import Stats
 from ..runs import checkpoint
 from ..runs.restore import restore
@@ -124,8 +124,9 @@ class Keeper:
             "collects": self.collects,
             "updates": self.steps,
             "stats": {key: value for key, value in self.last.items() if math.isfinite(value)},
-            **facts(algorithm),
-            "run": self._run_dir.id if self._run_dir else None,
+            **facts(algorithm, self._run_dir and self._run_dir.path),
+            "run": self._run_dir and self._run_dir.id,
+            "training": self._run_dir.training if self._run_dir else {},
             "mlflow_run_id": self._tracker.run_id,
         }
         where = run_dir.sync_journal() if run_dir else Path(directory or "")
@@ -142,8 +143,8 @@ class Keeper:
         try:
             self.save(None)
         except Exception as error:
-            kind = "" if isinstance(error, OSError | TypeError) else f"{type(error).__name__}: "
-            _log.warning("no checkpoint could be written, training goes on: %s%s", kind, error)
+            why = str(error) if isinstance(error, OSError | TypeError) else told(error)
+            _log.warning("no checkpoint could be written, training goes on: %s", why)
             run_dir.postpone()
 
     def go_on_from(self, said: checkpoint.Checkpoint) -> None:
@@ -205,7 +206,7 @@ class Keeper:
                 self.save(None)
             except Exception as error:
                 raise RunDirError(
-                    f"{name}, which can't save its update {self.steps} ({type(error).__name__}: {error}): "
+                    f"{name}, which can't save its update {self.steps} ({told(error)}): "
                     "close() it to give that up"
                 ) from error
         self._tracker.close()
@@ -217,4 +218,4 @@ class Keeper:
         try:
             checkpoint.check(self._algorithm.policy, self._algorithm.state_dict())
         except Exception as error:
-            _log.warning("no checkpoint will be written: %s: %s", type(error).__name__, error)
+            _log.warning("no checkpoint will be written: %s", told(error))
