@@ -9,10 +9,20 @@ LINES :=
 AGAINST :=
 PAIRS :=
 
-.PHONY: train test test-slow test-gpu lint format prove solve bench bench-gpu clean
+.PHONY: train quick test test-slow test-gpu lint format prove solve bench bench-gpu clean
 
 train: $(STAMP)  ## train CartPole until it is solved
 	$(BIN)/rlstack train cartpole --seed 0
+
+# The formulas, the learner and buffer, policies, contracts, fixed-seed runs and the rules between packages.
+QUICK := tests/models tests/ppo tests/env/test_envs.py tests/policies/test_policies.py tests/policies/test_moments.py \
+	tests/runs/test_checkpoint.py $(patsubst %,tests/test_%.py,packages repository golden hparams specs conditions \
+	schedulers distributions)
+
+quick: $(STAMP)  ## what most mistakes show in, within a minute, while one works
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m pytest -q -x -m "not slow and not gpu" $(QUICK)
 
 test: $(STAMP)  ## the whole test suite, in a few minutes on two cores
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not slow and not gpu"
@@ -23,7 +33,7 @@ test-slow: $(STAMP)  ## the documented uses at their default sizes, about ten mi
 test-gpu: $(STAMP)  ## the tests that need a CUDA device
 	$(BIN)/python -m pytest -q -m gpu
 
-lint: $(STAMP)
+lint: $(STAMP)  ## what each commit must pass; .pre-commit-config.yaml runs this
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
