@@ -2,6 +2,7 @@
 
 from contextlib import contextmanager
 from operator import call
+from threading import Event, Thread
 from typing import Any
 
 import pytest
@@ -223,6 +224,81 @@ def test_what_does_not_fit_runs_eagerly(env_cls, caplog):
     assert algorithm.params["engine"] != "graph"
     assert sum("eagerly" in entry.getMessage() for entry in caplog.records) == 1
     assert issubclass(There, Rebinding)
+
+
+class Uploading(ContinuousDummyEnv):
+    """Draws on the host and copies from one place of its memory: a graph would copy what was there."""
+
+    def __init__(self, num_envs, /, **kwargs):
+        super().__init__(num_envs, **kwargs)
+        self.drawn = torch.zeros(num_envs, 1).pin_memory()
+
+    def step(self, action):
+        self.drawn.copy_(torch.rand(self.drawn.shape))
+        return super().step(action * self.drawn.to(self.device, non_blocking=True))
+
+
+@gpu
+def test_copies_from_pinned_memory_run_eagerly(caplog):
+    algorithm = Algorithm(Uploading, **BASE)
+    update(algorithm, 4)
+    assert algorithm.params["engine"] == "graph (optimizer steps only)"
+    assert sum("eagerly" in entry.getMessage() for entry in caplog.records) == 1
+
+
+class Tabled(Pendulum):
+    """Holds numbers on the CPU before any on the device."""
+
+    def __init__(self, num_envs, /, **kwargs):
+        self.table = torch.zeros(3)
+        super().__init__(num_envs, **kwargs)
+
+
+@gpu
+def test_numbers_on_the_cpu_do_no_harm():
+    assert_graph_is_eager(Algorithm, Tabled)
+
+
+@gpu
+def test_a_stream_of_ones_own_gives_the_same():
+    results = []
+    for stream in (torch.cuda.current_stream(), torch.cuda.Stream()):
+        with torch.cuda.stream(stream):
+            algorithm = Algorithm(Pendulum, **BASE)
+            results.append(train(algorithm, 4))
+            assert algorithm.engine == "graph"
+            assert torch.cuda.current_stream() == stream
+        torch.cuda.synchronize()
+    assert torch.equal(results[0][1], results[1][1])
+    assert results[0][0] == results[1][0]
+
+
+@gpu
+def test_other_threads_may_use_the_device_while_graphs_are_recorded():
+    expected, done = train(Algorithm(Pendulum, **BASE, engine="eager"), 3), Event()
+
+    def work():
+        stream = torch.cuda.Stream()
+        while not done.is_set():
+            with torch.cuda.stream(stream):
+                torch.ones(2**20, device="cuda").sum().item()
+
+    thread = Thread(target=work)
+    thread.start()
+    try:
+        algorithm = Algorithm(Pendulum, **BASE)
+        got = train(algorithm, 3)
+    finally:
+        done.set()
+        thread.join()
+    assert algorithm.engine == "graph"
+    assert torch.equal(got[1], expected[1])
+
+
+@gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
+def test_a_graph_on_another_device_than_the_current_one():
+    assert_graph_is_eager(Algorithm, Pendulum, device="cuda:1")
 
 
 @gpu
