@@ -3,12 +3,12 @@
 from contextlib import contextmanager
 from operator import call
 from threading import Event, Thread
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
 
-from rlstack import Algorithm, Policy, RecurrentAlgorithm, RecurrentPolicy, Trainer
+from rlstack import Algorithm, NonFiniteError, Policy, RecurrentAlgorithm, RecurrentPolicy, Trainer
 from rlstack.env import CartPole, ContinuousDummyEnv, DiscreteDummyEnv, MountainCar, Pendulum
 from rlstack.ppo.rollout_buffer import Sequences
 
@@ -112,6 +112,25 @@ def test_nothing_waits_for_the_device_inside(algorithm_cls, target_kl_div, optim
     assert learner.records().shape == (2, 11)
 
 
+@BOTH
+def test_nothing_that_is_not_finite_is_learned_from_a_replay(algorithm_cls, device):
+    # What the stand-in records are eager's operations.
+    algorithm = make(algorithm_cls, DiscreteDummyEnv, device, engine="eager" if device == "cpu" else "graph")
+    update(algorithm, 2)
+    assert algorithm.engine == "graph"
+    algorithm.collect()
+    before = [tensor.clone() for tensor in algorithm.learner.optimizer.state_dict()["state"][0].values()]
+    before.append(parameters(algorithm))
+    algorithm.collector.buffer.values.fill_(float("nan"))
+    with pytest.raises(NonFiniteError, match="the loss is NaN or infinite in optimizer step 0 of update 3"):
+        algorithm.step()
+    after = [*algorithm.learner.optimizer.state_dict()["state"][0].values(), parameters(algorithm)]
+    assert all(torch.equal(one, two) for one, two in zip(before, after, strict=True))
+    update(algorithm)
+    assert parameters(algorithm).isfinite().all()
+    assert not torch.equal(parameters(algorithm), before[-1])
+
+
 def test_the_stand_in_refuses_to_wait():
     with pytest.raises(RuntimeError, match="capturing"), refusing_to_wait("cpu"):
         float(torch.zeros(()))
@@ -190,13 +209,39 @@ def fp32_precisions():
     return cuda.fp32_precision, rnn.fp32_precision  # type: ignore[attr-defined]
 
 
+class Precise(DiscreteDummyEnv):
+    """Notes in what precision it is stepped."""
+
+    seen: ClassVar[list[Any]] = []
+
+    def step(self, action):
+        self.seen.append(fp32_precisions())
+        return super().step(action)
+
+
 @gpu
 def test_precision_is_ours_alone():
     before = fp32_precisions()
     for precision in ("highest", "high"):
-        update(Algorithm(DiscreteDummyEnv, **BASE, matmul_precision=precision), 2)
+        update(Algorithm(Precise, **BASE, matmul_precision=precision), 2)
         now = fp32_precisions()
         assert now == before
+    assert {*Precise.seen} == {before}
+
+
+@gpu
+@BOTH
+def test_parameters_with_another_storage_are_used_there(algorithm_cls):
+    results = []
+    for engine in ("eager", "graph"):
+        algorithm = algorithm_cls(Pendulum, **BASE, engine=engine)
+        update(algorithm, 3)
+        vector = torch.nn.utils.parameters_to_vector(algorithm.policy.parameters())
+        torch.nn.utils.vector_to_parameters(1.5 * vector.detach(), algorithm.policy.parameters())
+        results.append(train(algorithm, 2))
+        assert algorithm.engine == engine
+    assert results[0][0] == results[1][0]
+    assert torch.equal(results[0][1], results[1][1])
 
 
 @gpu

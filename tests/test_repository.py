@@ -1,10 +1,12 @@
 """What stands in more than one file of the repository agrees."""
 
+import os
 import re
 import subprocess
 import tomllib
 from pathlib import Path
 
+import pytest
 import yaml
 
 ROOT = Path(__file__).parents[1]
@@ -31,10 +33,49 @@ def test_a_commit_must_pass_what_lint_runs():
 def test_quick_lints_as_lint_does_and_names_tests_that_there_are():
     assert set(recipe("quick")[:-1]) < set(recipe("lint"))
     command = ["make", "--no-print-directory", "-n", "quick", "STAMP=Makefile"]
-    shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    # A `make` around this suite hands its own flags on.
+    env = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    shown = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=True).stdout
     named = [word for word in shown.split() if word.startswith("tests/")]
     assert len(named) > 10
     assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+@pytest.fixture
+def gpu_tests(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    import gpu_tests
+
+    return gpu_tests
+
+
+def test_what_the_gpu_path_rests_on_is_tested(gpu_tests):
+    rows = gpu_tests.assumptions()
+    assert len(rows) > 15
+    for what, there, here in rows:
+        assert there or here, what
+        for file, name in (test.split("::") for test in there + here):
+            assert re.search(rf"^def {name}\(", (ROOT / file).read_text(), re.MULTILINE), (file, name)
+        # What is run on a GPU.
+        assert all(test.startswith("tests/test_gpu.py::") for test in there)
+
+
+def test_what_holds_is_told_by_how_tests_ended(gpu_tests):
+    rows = gpu_tests.assumptions()
+    ends = {test: {"PASSED"} for row in rows for test in row.there}
+
+    def said(ends):
+        lines = [line for line in gpu_tests.verdicts(ends) if line.startswith("| ")]
+        return dict(line.strip("| ").split(" | ") for line in lines)
+
+    table = said(ends)
+    assert {table[what] for what, there, _ in rows if there} == {"holds"}
+    assert {table[what] for what, there, _ in rows if not there} == {"not shown"}
+    one = "tests/test_gpu.py::test_memory_stays_flat"
+    [what] = [row.what for row in rows if one in row.there]
+    for end, verdict in (("FAILED", "**fails**: test_memory_stays_flat"), ("SKIPPED", "not shown")):
+        assert said({**ends, one: {"PASSED", end}})[what] == verdict
+    assert said({**ends, "tests/test_gpu.py::test_x": {"ERROR"}})["1 other GPU tests"] == "**fails**: test_x"
 
 
 def test_the_citation_says_what_the_project_says():
