@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from proofs.__main__ import PROOFS
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -39,6 +40,12 @@ def test_quick_lints_as_lint_does_and_names_tests_that_there_are():
     named = [word for word in shown.split() if word.startswith("tests/")]
     assert len(named) > 10
     assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+def test_the_proofs_are_those_that_contributors_are_told_of():
+    told = (ROOT / "CONTRIBUTING.md").read_text()
+    rows = re.findall(r"^\| (R[\dR, ]+) \| .* \| `(\w+)`", told, re.MULTILINE)
+    assert [f"{numbers.replace(',', '')} {name}" for numbers, name in rows] == [*PROOFS]
 
 
 @pytest.fixture
