@@ -42,6 +42,33 @@ def test_quick_lints_as_lint_does_and_names_tests_that_there_are():
     assert [name for name in named if not (ROOT / name).exists()] == []
 
 
+@pytest.mark.parametrize(
+    "page", ["README.md", "CONTRIBUTING.md", "docs/design.md", "docs/ppo.md", "docs/performance.md"]
+)
+def test_links_lead_to_what_there_is(page):
+    links = re.findall(r"\]\(([^)#:]+)\)", (ROOT / page).read_text())
+    assert [link for link in links if not (ROOT / page).parent.joinpath(link).exists()] == []
+
+
+def test_each_detail_of_the_algorithm_is_where_it_is_said_to_be():
+    text = (ROOT / "docs/ppo.md").read_text()
+    table = text.partition("| detail | formula | where | source |\n")[2].partition("\n\n")[0]
+    source, checked = ROOT / "src/rlstack", 0
+    formulas = [source / "ppo/estimates.py", source / "ppo/losses.py"]
+    for row in table.splitlines()[1:]:
+        # Formulas may have bars of their own.
+        for name, file in re.findall(r"`(\w+)`(?: in `([\w/]+\.py)`)?", row.split("|")[-3]):
+            places = [source / file] if file else formulas
+            assert any(
+                re.search(rf"^(class|def) {name}\b", place.read_text(), re.MULTILINE) for place in places
+            ), row
+            checked += 1
+        for file in re.findall(r"`([\w/]+\.py)`", row.split("|")[-3]):
+            assert (source / file).is_file(), row
+            checked += 1
+    assert checked > 30
+
+
 def test_the_proofs_are_those_that_contributors_are_told_of():
     told = (ROOT / "CONTRIBUTING.md").read_text()
     rows = re.findall(r"^\| (R[\dR, ]+) \| .* \| `(\w+)`", told, re.MULTILINE)
