@@ -9,7 +9,7 @@ LINES :=
 AGAINST :=
 PAIRS :=
 
-.PHONY: train quick test test-slow test-gpu lint format prove solve bench bench-gpu clean
+.PHONY: train quick test test-slow test-versions test-gpu lint format prove solve bench bench-gpu clean
 
 train: $(STAMP)  ## train CartPole until it is solved
 	$(BIN)/rlstack train cartpole --seed 0
@@ -29,6 +29,9 @@ test: $(STAMP)  ## the whole test suite, in a few minutes on two cores
 
 test-slow: $(STAMP)  ## the documented uses at their default sizes, about ten minutes
 	$(BIN)/python -m pytest -q -m slow
+
+test-versions: $(STAMP)  ## the core of the tests on other Pythons, and with the newest tensordict and torchrl
+	$(BIN)/python tests/versions.py
 
 test-gpu: $(STAMP)  ## the tests that need a CUDA device
 	$(BIN)/python -m pytest -q -m gpu
@@ -63,4 +66,4 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $(STAMP)
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
+	rm -rf $(VENV) .venv-* .mypy_cache .ruff_cache .pytest_cache .hypothesis dist

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from proofs.__main__ import PROOFS
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -70,9 +69,10 @@ def test_each_detail_of_the_algorithm_is_where_it_is_said_to_be():
 
 
 def test_the_proofs_are_those_that_contributors_are_told_of():
+    proofs = re.findall(r'^    "(R.*)": \w+\.prove,', (ROOT / "proofs/__main__.py").read_text(), re.MULTILINE)
     told = (ROOT / "CONTRIBUTING.md").read_text()
     rows = re.findall(r"^\| (R[\dR, ]+) \| .* \| `(\w+)`", told, re.MULTILINE)
-    assert [f"{numbers.replace(',', '')} {name}" for numbers, name in rows] == [*PROOFS]
+    assert [f"{numbers.replace(',', '')} {name}" for numbers, name in rows] == proofs
 
 
 @pytest.fixture
@@ -110,6 +110,11 @@ def test_what_holds_is_told_by_how_tests_ended(gpu_tests):
     for end, verdict in (("FAILED", "**fails**: test_memory_stays_flat"), ("SKIPPED", "not shown")):
         assert said({**ends, one: {"PASSED", end}})[what] == verdict
     assert said({**ends, "tests/test_gpu.py::test_x": {"ERROR"}})["1 other GPU tests"] == "**fails**: test_x"
+
+
+def test_the_change_log_begins_with_this_version():
+    sections = re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert sections[0] == PROJECT["version"]
 
 
 def test_the_citation_says_what_the_project_says():
