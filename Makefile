@@ -9,10 +9,20 @@ LINES :=
 AGAINST :=
 PAIRS :=
 
-.PHONY: train test test-slow test-gpu lint format prove solve bench bench-gpu clean
+.PHONY: train quick test test-slow test-versions test-gpu lint format prove solve bench bench-gpu clean
 
 train: $(STAMP)  ## train CartPole until it is solved
 	$(BIN)/rlstack train cartpole --seed 0
+
+# The formulas, the learner and buffer, policies, contracts, fixed-seed runs and the rules between packages.
+QUICK := tests/models tests/ppo tests/env/test_envs.py tests/policies/test_policies.py tests/policies/test_moments.py \
+	tests/runs/test_checkpoint.py $(patsubst %,tests/test_%.py,packages repository golden hparams specs conditions \
+	schedulers distributions)
+
+quick: $(STAMP)  ## what most mistakes show in, within a minute, while one works
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m pytest -q -x -m "not slow and not gpu" $(QUICK)
 
 test: $(STAMP)  ## the whole test suite, in a few minutes on two cores
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not slow and not gpu"
@@ -20,10 +30,13 @@ test: $(STAMP)  ## the whole test suite, in a few minutes on two cores
 test-slow: $(STAMP)  ## the documented uses at their default sizes, about ten minutes
 	$(BIN)/python -m pytest -q -m slow
 
+test-versions: $(STAMP)  ## the core of the tests on other Pythons, and with the newest tensordict and torchrl
+	$(BIN)/python tests/versions.py
+
 test-gpu: $(STAMP)  ## the tests that need a CUDA device
 	$(BIN)/python -m pytest -q -m gpu
 
-lint: $(STAMP)
+lint: $(STAMP)  ## what each commit must pass; .pre-commit-config.yaml runs this
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -53,4 +66,4 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $(STAMP)
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
+	rm -rf $(VENV) .venv-* .mypy_cache .ruff_cache .pytest_cache .hypothesis dist

@@ -1,10 +1,11 @@
-"""Whether the GPU path is right, and how fast it is: the GPU tests, then every engine and precision.
+"""Whether the GPU path is right, and how fast it is: what it rests on, then every engine and precision.
 
     python benchmarks/gpu.py [--seconds 3] [--write]
 
-Each measurement runs in a fresh process: three iterations to warm up, then as many as fit into the time,
-each ending when its numbers are on the host. `--write` puts the result under `benchmarks/results`. Ends
-within eight minutes; without a CUDA device it says so and measures nothing.
+What it rests on is the table of docs/performance.md; the GPU tests say what of it holds. Each measurement
+runs in a fresh process: three iterations to warm up, then as many as fit into the time, each ending when its
+numbers are on the host. `--write` puts the result under `benchmarks/results`. Ends within eight minutes;
+without a CUDA device it says so and measures nothing.
 """
 
 import argparse
@@ -19,6 +20,7 @@ from typing import Any
 import torch
 
 import report
+from gpu_tests import run_tests, verdicts
 from throughput import LINES, Line, flops
 
 ROOT = Path(__file__).parent.parent
@@ -104,25 +106,8 @@ def main() -> None:
         print(json.dumps(measure(LINES[args.line], json.loads(args.options), args.seconds)))
         return
     end = time.perf_counter() + TIME
-    tests = "not run"
-    if not args.skip_tests:
-        command = [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-q",
-            "-m",
-            "gpu",
-            "-p",
-            "no:cacheprovider",
-            "tests/test_gpu.py",
-        ]
-        try:
-            done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False)
-            print(done.stdout[-6000:], flush=True)
-            tests = done.stdout.strip().splitlines()[-1]
-        except subprocess.TimeoutExpired:
-            tests = "stopped after 240 s"
+    tests = [] if args.skip_tests else [*verdicts(run_tests())]
+    print(*tests, sep="\n", flush=True)
     lines = [
         "| work | engine | precision | transitions/s | slowest | collecting | TFLOP/s | GiB | start-up, s |",
         "|---|---|---|---|---|---|---|---|---|",
@@ -143,10 +128,16 @@ def main() -> None:
                 print(lines[-1], flush=True)
     if args.write:
         gpu = torch.cuda.get_device_name()
-        note = f"{gpu}. GPU tests: {tests}.\nRates are medians; `slowest` is the slowest iteration."
-        path = report.write("gpu", "Transitions per second on a GPU", "make bench-gpu", note, lines)
+        note = f"{gpu}.\nRates are medians; `slowest` is the slowest iteration."
+        path = report.write(
+            "gpu",
+            "What holds on a GPU, and transitions per second",
+            "make bench-gpu",
+            note,
+            [*tests, "", *lines],
+        )
         path.with_suffix(".json").write_text(
-            json.dumps({"machine": report.machine(), "gpu": gpu, "tests": tests, "measured": raw}, indent=1)
+            json.dumps({"machine": report.machine(), "gpu": gpu, "holds": tests, "measured": raw}, indent=1)
             + "\n"
         )
 

@@ -5,7 +5,7 @@ from unittest.mock import patch
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 
 from rlstack.engine.capture import Recording
 
@@ -22,8 +22,15 @@ class Notes(TorchDispatchMode):
         if func.name().split(".")[0] in READS_BACK:
             raise RuntimeError("operation not permitted when stream is capturing")
         out = func(*args, **kwargs)
-        self.calls.append((func, args, kwargs, out, torch.is_grad_enabled()))
+        self.calls.append((func, *tree_map(fixed, (args, kwargs, out)), torch.is_grad_enabled()))
         return out
+
+
+def fixed(value):
+    """Return a tensor that stays where this one is now, whatever storage that one gets later."""
+    if not isinstance(value, torch.Tensor):
+        return value
+    return value.detach().requires_grad_(value.requires_grad)
 
 
 class StandIn(Recording):
@@ -44,9 +51,9 @@ class StandIn(Recording):
             for func, args, kwargs, out, grad in self.calls:
                 with torch.set_grad_enabled(grad):
                     again = func(*args, **kwargs)
-                for fixed, new in zip(tree_leaves(out), tree_leaves(again), strict=True):
-                    if isinstance(fixed, torch.Tensor) and fixed.data_ptr() != new.data_ptr():
-                        fixed.copy_(new)
+                for old, new in zip(tree_leaves(out), tree_leaves(again), strict=True):
+                    if isinstance(old, torch.Tensor) and old.data_ptr() != new.data_ptr():
+                        old.copy_(new)
 
 
 def like_on_a_gpu(make, *args, recorder=None, **options):

@@ -2,12 +2,13 @@
 
 from contextlib import contextmanager
 from operator import call
-from typing import Any
+from threading import Event, Thread
+from typing import Any, ClassVar
 
 import pytest
 import torch
 
-from rlstack import Algorithm, Policy, RecurrentAlgorithm, RecurrentPolicy, Trainer
+from rlstack import Algorithm, NonFiniteError, Policy, RecurrentAlgorithm, RecurrentPolicy, Trainer
 from rlstack.env import CartPole, ContinuousDummyEnv, DiscreteDummyEnv, MountainCar, Pendulum
 from rlstack.ppo.rollout_buffer import Sequences
 
@@ -111,6 +112,25 @@ def test_nothing_waits_for_the_device_inside(algorithm_cls, target_kl_div, optim
     assert learner.records().shape == (2, 11)
 
 
+@BOTH
+def test_nothing_that_is_not_finite_is_learned_from_a_replay(algorithm_cls, device):
+    # What the stand-in records are eager's operations.
+    algorithm = make(algorithm_cls, DiscreteDummyEnv, device, engine="eager" if device == "cpu" else "graph")
+    update(algorithm, 2)
+    assert algorithm.engine == "graph"
+    algorithm.collect()
+    before = [tensor.clone() for tensor in algorithm.learner.optimizer.state_dict()["state"][0].values()]
+    before.append(parameters(algorithm))
+    algorithm.collector.buffer.values.fill_(float("nan"))
+    with pytest.raises(NonFiniteError, match="the loss is NaN or infinite in optimizer step 0 of update 3"):
+        algorithm.step()
+    after = [*algorithm.learner.optimizer.state_dict()["state"][0].values(), parameters(algorithm)]
+    assert all(torch.equal(one, two) for one, two in zip(before, after, strict=True))
+    update(algorithm)
+    assert parameters(algorithm).isfinite().all()
+    assert not torch.equal(parameters(algorithm), before[-1])
+
+
 def test_the_stand_in_refuses_to_wait():
     with pytest.raises(RuntimeError, match="capturing"), refusing_to_wait("cpu"):
         float(torch.zeros(()))
@@ -189,13 +209,39 @@ def fp32_precisions():
     return cuda.fp32_precision, rnn.fp32_precision  # type: ignore[attr-defined]
 
 
+class Precise(DiscreteDummyEnv):
+    """Notes in what precision it is stepped."""
+
+    seen: ClassVar[list[Any]] = []
+
+    def step(self, action):
+        self.seen.append(fp32_precisions())
+        return super().step(action)
+
+
 @gpu
 def test_precision_is_ours_alone():
     before = fp32_precisions()
     for precision in ("highest", "high"):
-        update(Algorithm(DiscreteDummyEnv, **BASE, matmul_precision=precision), 2)
+        update(Algorithm(Precise, **BASE, matmul_precision=precision), 2)
         now = fp32_precisions()
         assert now == before
+    assert {*Precise.seen} == {before}
+
+
+@gpu
+@BOTH
+def test_parameters_with_another_storage_are_used_there(algorithm_cls):
+    results = []
+    for engine in ("eager", "graph"):
+        algorithm = algorithm_cls(Pendulum, **BASE, engine=engine)
+        update(algorithm, 3)
+        vector = torch.nn.utils.parameters_to_vector(algorithm.policy.parameters())
+        torch.nn.utils.vector_to_parameters(1.5 * vector.detach(), algorithm.policy.parameters())
+        results.append(train(algorithm, 2))
+        assert algorithm.engine == engine
+    assert results[0][0] == results[1][0]
+    assert torch.equal(results[0][1], results[1][1])
 
 
 @gpu
@@ -223,6 +269,81 @@ def test_what_does_not_fit_runs_eagerly(env_cls, caplog):
     assert algorithm.params["engine"] != "graph"
     assert sum("eagerly" in entry.getMessage() for entry in caplog.records) == 1
     assert issubclass(There, Rebinding)
+
+
+class Uploading(ContinuousDummyEnv):
+    """Draws on the host and copies from one place of its memory: a graph would copy what was there."""
+
+    def __init__(self, num_envs, /, **kwargs):
+        super().__init__(num_envs, **kwargs)
+        self.drawn = torch.zeros(num_envs, 1).pin_memory()
+
+    def step(self, action):
+        self.drawn.copy_(torch.rand(self.drawn.shape))
+        return super().step(action * self.drawn.to(self.device, non_blocking=True))
+
+
+@gpu
+def test_copies_from_pinned_memory_run_eagerly(caplog):
+    algorithm = Algorithm(Uploading, **BASE)
+    update(algorithm, 4)
+    assert algorithm.params["engine"] == "graph (optimizer steps only)"
+    assert sum("eagerly" in entry.getMessage() for entry in caplog.records) == 1
+
+
+class Tabled(Pendulum):
+    """Holds numbers on the CPU before any on the device."""
+
+    def __init__(self, num_envs, /, **kwargs):
+        self.table = torch.zeros(3)
+        super().__init__(num_envs, **kwargs)
+
+
+@gpu
+def test_numbers_on_the_cpu_do_no_harm():
+    assert_graph_is_eager(Algorithm, Tabled)
+
+
+@gpu
+def test_a_stream_of_ones_own_gives_the_same():
+    results = []
+    for stream in (torch.cuda.current_stream(), torch.cuda.Stream()):
+        with torch.cuda.stream(stream):
+            algorithm = Algorithm(Pendulum, **BASE)
+            results.append(train(algorithm, 4))
+            assert algorithm.engine == "graph"
+            assert torch.cuda.current_stream() == stream
+        torch.cuda.synchronize()
+    assert torch.equal(results[0][1], results[1][1])
+    assert results[0][0] == results[1][0]
+
+
+@gpu
+def test_other_threads_may_use_the_device_while_graphs_are_recorded():
+    expected, done = train(Algorithm(Pendulum, **BASE, engine="eager"), 3), Event()
+
+    def work():
+        stream = torch.cuda.Stream()
+        while not done.is_set():
+            with torch.cuda.stream(stream):
+                torch.ones(2**20, device="cuda").sum().item()
+
+    thread = Thread(target=work)
+    thread.start()
+    try:
+        algorithm = Algorithm(Pendulum, **BASE)
+        got = train(algorithm, 3)
+    finally:
+        done.set()
+        thread.join()
+    assert algorithm.engine == "graph"
+    assert torch.equal(got[1], expected[1])
+
+
+@gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
+def test_a_graph_on_another_device_than_the_current_one():
+    assert_graph_is_eager(Algorithm, Pendulum, device="cuda:1")
 
 
 @gpu

@@ -18,6 +18,9 @@ from rlstack.models import DiscreteMLP, Model
 from rlstack.runs import checkpoint
 from rlstack.runs.inspect import inspect
 
+from .helpers import parameters, update
+from .standin import like_on_a_gpu, record
+
 
 class Layout(Model):
     """A small model; its subclasses lay a part of it out in another way."""
@@ -314,6 +317,15 @@ class Expanded(Layout):
 class Sparse(Layout):
     def lay_out(self):
         self.mask = nn.Parameter(torch.eye(8).to_sparse())
+
+
+def test_a_sparse_buffer_is_replayed_as_it_is_run():
+    changes = {**CONFIG, "model_cls": SparseMadeAnew, "engine": "eager"}
+    recorded, plain = (make(Algorithm, DiscreteDummyEnv, **changes) for make in (record, like_on_a_gpu))
+    for algorithm in (recorded, plain):
+        torch.manual_seed(0)
+        update(algorithm, 3)
+    assert torch.equal(parameters(recorded), parameters(plain))
 
 
 @pytest.mark.parametrize("model_cls", [Strided, Expanded])

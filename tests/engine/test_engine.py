@@ -345,6 +345,27 @@ def test_loaded_parameters_are_used():
     assert recorded.engine == "graph"
 
 
+@pytest.mark.parametrize("cls", [Algorithm, RecurrentAlgorithm])
+def test_parameters_with_another_storage_are_used(cls):
+    def play(algorithm):
+        update(algorithm, 3)
+        # This is how torch writes them: `vector_to_parameters` sets their data.
+        vector = torch.nn.utils.parameters_to_vector(algorithm.policy.parameters())
+        torch.nn.utils.vector_to_parameters(1.5 * vector.detach(), algorithm.policy.parameters())
+        stats = algorithm.collect()["returns/mean"]
+        algorithm.step()
+        update(algorithm, 2)
+        return stats, parameters(algorithm)
+
+    changes = {**BASE, **(LSTM if cls is RecurrentAlgorithm else {})}
+    expected = play(like_on_a_gpu(cls, DiscreteDummyEnv, **changes))
+    recorded = record(cls, DiscreteDummyEnv, **changes)
+    got = play(recorded)
+    assert got[0] == expected[0]
+    assert torch.equal(got[1], expected[1])
+    assert recorded.engine == "graph"
+
+
 def test_a_graph_needs_a_gpu():
     if torch.cuda.is_available():
         pytest.skip("there is one")

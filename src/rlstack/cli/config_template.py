@@ -6,12 +6,11 @@ from typing import Any
 
 from ..common.fields import meanings
 from ..runs.class_files import split
-from ..runs.options import CheckpointConfig
+from ..runs.options import CheckpointConfig, TrainerConfig
 from ..runs.saved_config import ALGORITHMS
 from ..runs.yaml_format import dump
 from .recipes import RECIPES
 from .resolve_env import resolve
-from .run_config import TrainerConfig
 
 
 def default_config(env: str, algorithm: str) -> str:

@@ -1,14 +1,11 @@
-"""What a training run shows: a live line on a terminal, plain lines elsewhere, a picture at the end."""
+"""What a training run shows: a live line on a terminal, plain lines elsewhere."""
 
 import logging
-import math
 import os
 import sys
 import time
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 from types import TracebackType
 from typing import IO, Protocol, Self, final
 
@@ -222,40 +219,3 @@ def _can_write(text: str, console: Console) -> bool:
     except (UnicodeEncodeError, LookupError):
         return False
     return True
-
-
-def plot_learning_curve(history: Sequence[Stats], title: str, path: Path) -> None:
-    """Draw returns, losses and monitors over environment steps into a PNG file.
-
-    Raises:
-        ImportError: If matplotlib isn't installed; it comes with the extra `viz`.
-    """
-    from matplotlib.figure import Figure
-
-    def column(key: str) -> list[float]:
-        return [stats.get(key, math.nan) for stats in history]
-
-    steps = column(ENV_TOTAL_STEPS)
-    figure = Figure(figsize=(10, 3.2), layout="constrained")
-    returns, losses, monitors = figure.subplots(1, 3)
-    mean, spread = column("returns/mean"), column("returns/std")
-    low, high = zip(*((m - s, m + s) for m, s in zip(mean, spread, strict=True)), strict=True)
-    returns.fill_between(steps, low, high, alpha=0.2, label="± std")
-    returns.plot(steps, mean, label="mean")
-    returns.set_title("returns (sum of rewards over a horizon)")
-    for key in ("losses/policy", "losses/vf"):
-        losses.plot(steps, column(key), label=key)
-    losses.set_yscale("symlog", linthresh=1e-3)
-    losses.set_title("losses")
-    for key in ("losses/entropy", "monitors/explained_variance"):
-        monitors.plot(steps, column(key), label=key)
-    monitors.set_title("monitors")
-    for axes in (returns, losses, monitors):
-        axes.set_xlabel("environment steps")
-        axes.grid(alpha=0.3)
-        axes.legend(fontsize="small")
-    figure.suptitle(title, parse_math=False)
-    with warnings.catch_warnings():
-        # Fonts lack some letters.
-        warnings.simplefilter("ignore")
-        figure.savefig(path, dpi=120)

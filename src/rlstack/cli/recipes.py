@@ -58,18 +58,12 @@ class Recipe:
         import torch
 
         from ..common.random_state import keep_random_state
+        from ..policies.rollout import rollout
 
-        device = policy.device
-        with keep_random_state(device):
+        with keep_random_state(policy.device):
             config = {**self.eval_config, **(env_config or {})}
-            env = self.env_cls()(self.eval_envs, config=config, device=device)
-            obs, state = env.reset(), None
-            history = []
-            for _ in range(self.eval_steps):
-                step = policy.act(obs, state, deterministic=True)
-                out, state = env.step(step.actions), step.state
-                obs = out["obs"]
-                history.append((obs.clone(), out["rewards"].clone()))
+            env = self.env_cls()(self.eval_envs, config=config, device=policy.device)
+            history = list(rollout(policy, env, num_envs=self.eval_envs, steps=self.eval_steps))
         observations, rewards = (torch.stack(parts) for parts in zip(*history, strict=True))
         return self.judge(observations, rewards)
 

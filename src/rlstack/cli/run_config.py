@@ -17,19 +17,16 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Self, final, get_type_hints
-
-from pydantic import ConfigDict, Field
-from pydantic.dataclasses import dataclass as checked_dataclass
+from typing import Any, Self, final, get_type_hints
 
 from .. import conditions
 from ..common.errors import ConfigError, HparamsError
 from ..common.nested import flatten, merge
-from ..common.validation import check_options, did_you_mean, explained, is_number
+from ..common.validation import check_options, did_you_mean, is_number
 from ..conditions import And, Condition, Or
 from ..runs.class_files import anchor
 from ..runs.class_paths import find_classes
-from ..runs.options import CheckpointConfig, OnNonFinite
+from ..runs.options import CheckpointConfig, TrainerConfig
 from ..runs.saved_config import ALGORITHMS
 from ..runs.yaml_format import check_written, decode, parse, plain_values
 from .resolve_env import resolve
@@ -39,27 +36,6 @@ _CONDITIONS = {
     for name, cls in vars(conditions).items()
     if isinstance(cls, type) and issubclass(cls, Condition) and not inspect.isabstract(cls) and name[0] != "_"
 }
-
-
-@explained("a key")
-@checked_dataclass(frozen=True, kw_only=True, config=ConfigDict(strict=True, use_attribute_docstrings=True))
-class TrainerConfig:
-    """How to run the trainer, the environment's and the algorithm's options apart."""
-
-    checkpoint_config: dict[str, Any] = field(default_factory=dict)
-    """Fields of `rlstack.CheckpointConfig`."""
-    env_config: dict[str, Any] | None = None
-    """Options for the environment's resets while training."""
-    eval_env_config: dict[str, Any] | None = None
-    """Options for the resets of the environments that evaluations run in."""
-    steps_per_eval: Annotated[int, Field(ge=1)] | None = None
-    """Evaluate after every so many updates; None never does."""
-    on_nonfinite: OnNonFinite = "raise"
-    """After NaN or infinity: raise the error, skip what it was in, or restore the last checkpoint."""
-    system_metrics: bool = False
-    """Whether to record the machine's load, too."""
-    track: bool = True
-    """Whether to track with MLflow."""
 
 
 @final

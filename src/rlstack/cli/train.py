@@ -5,14 +5,14 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import final
 
 from rich.console import Console
 
 from ..common.errors import HparamsError, TrackingError, told
 from ..common.metrics import ENV_TOTAL_STEPS
-from ..common.types import Config, Stats
+from ..common.types import Stats
 from ..conditions import Condition, HitsUpperBound, TimesOut
+from ..plots.learning_curve import plot_learning_curve
 from ..runs.checkpoint import numbered
 from ..runs.run_dir import RunDir
 from ..runs.run_names import make_run_dir, runs_of
@@ -20,8 +20,9 @@ from ..runs.saved_config import ALGORITHMS, read_config
 from ..tracking.journal import JOURNAL, read_rows
 from ..tracking.mlflow_model import log_policy
 from ..training.trainer import Trainer
-from .display import Display, Screen, plot_learning_curve
-from .recipes import RECIPES, Recipe
+from .display import Display, Screen
+from .goal import Solved, goal_of
+from .recipes import RECIPES
 from .resolve_env import resolve
 from .run_config import RunConfig
 
@@ -63,37 +64,6 @@ class Limits:
             if limit
         ]
         return min(max(parts), 1.0) if parts else None
-
-
-@final
-class Solved(Condition):
-    """Holds when a recipe's deterministic evaluation reaches its target; looks every few updates.
-
-    Args:
-        recipe: Whose.
-        trainer: The policy's.
-        env_config: Options of the environment that differ from the recipe's: they count when judging, too.
-    """
-
-    score: float | None = None
-    """Of the last look."""
-
-    def __init__(self, recipe: Recipe, trainer: Trainer, env_config: Config | None) -> None:
-        self.recipe, self.trainer, self.env_config = recipe, trainer, env_config
-        self._looked_at = -1
-
-    def __call__(self, stats: Stats) -> bool:
-        """Return whether the environment is solved now."""
-        if stats[_STEPS] % self.recipe.updates_per_check:
-            return False
-        return self.look()
-
-    def look(self) -> bool:
-        """Evaluate the policy, unless that has been done; return whether the environment is solved."""
-        if self.score is None or self._looked_at != self.trainer.steps:
-            self.score = self.recipe.score(self.trainer.algorithm.policy, self.env_config)
-            self._looked_at = self.trainer.steps
-        return self.score >= self.recipe.target
 
 
 def train(
@@ -138,7 +108,7 @@ def train(
         screen.say(f"Going on with {directory} after {steps} updates, with its hyperparameters.")
         if ignored:
             screen.say(f"Ignored, since the run has its own: {', '.join(ignored)}.")
-    solved = _goal(asked.env, trainer) if asked.stop_conditions is None else None
+    solved = goal_of(asked.env, trainer) if asked.stop_conditions is None else None
     name = asked.env or directory.name
     if solved is not None:
         screen.say(f"Training {name} until {solved.recipe.goal}.")
@@ -219,20 +189,6 @@ def _directory_of(asked: RunConfig, run_dir: Path | None, resume: str) -> Path |
     runs = runs_of(asked.env) if asked.env and run_dir is None else []
     directory = runs[-1] if runs else run_dir
     return directory if directory is not None and numbered(directory / "checkpoints") else None
-
-
-def _goal(name: str | None, trainer: Trainer) -> Solved | None:
-    """Return what the recipe of a built-in name, or of a resumed run's environment, calls solved."""
-    algorithm = trainer.algorithm
-    if name is not None:
-        recipe = RECIPES.get(name)
-    else:
-        recipe = next((each for each in RECIPES.values() if each.env_cls() is algorithm.env_cls), None)
-    if recipe is None:
-        return None
-    own = recipe.hyperparameters.get("env_config", {})
-    env_config = algorithm.hparams.env_config or {}
-    return Solved(recipe, trainer, {key: value for key, value in env_config.items() if own.get(key) != value})
 
 
 def _verdict(solved: Solved | None, trainer: Trainer, seconds: float) -> str:

@@ -27,7 +27,7 @@ class Program(ABC):
 
     @abstractmethod
     def storage(self) -> list[Tensor]:
-        """Return all tensors that it changes."""
+        """Return all tensors that it changes, one of the device that it runs on first."""
 
     def go_on(self) -> None:  # noqa: B027 (nothing is to be done for tensors)
         """Prepare the next round, eagerly."""
@@ -110,7 +110,8 @@ def capture(program: Program, recording: Recording) -> Any:
         return left
 
     try:
-        with torch.no_grad():
+        # A graph is recorded on the current device.
+        with torch.no_grad(), torch.cuda.device_of(tensors[0]):
             expected = rounds(_checked(program))
             restart()
             result = recording.record(program.run)

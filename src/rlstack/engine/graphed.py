@@ -1,11 +1,11 @@
 """The programs of an algorithm, each recorded once and replayed."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..common.errors import CaptureError
 from ..ppo.collector import Collector
@@ -33,6 +33,7 @@ class GraphCache:
 
     def __init__(self, what: str, recorder: Callable[[], Recording]) -> None:
         self._what, self._recorder = what, recorder
+        self._places: list[int] = []
         self._known: dict[Any, tuple[Recording, Program, Any]] = {}
 
     def forget(self) -> None:
@@ -45,14 +46,25 @@ class GraphCache:
         self.forget()
         _log.warning("%s eagerly, not as a graph: %s", self._what, error)
 
-    def replay(self, key: Any, make: Callable[[], Program], before: Callable[[Program], None]) -> Any:
+    def replay(
+        self,
+        key: Any,
+        tensors: list[Tensor],
+        make: Callable[[], Program],
+        before: Callable[[Program], None] = lambda program: None,
+    ) -> Any:
         """Return what the recorded program with this key returns; None if it must be run instead.
 
         Args:
             key: Tells programs apart.
+            tensors: What they read and write: once one lies elsewhere in memory, they are recorded anew.
             make: Makes the program, if there is none yet.
             before: Puts the input where the program reads it.
         """
+        places = [tensor.data_ptr() for tensor in tensors]
+        if places != self._places:
+            self.forget()
+            self._places = places
         if self.reason is None and key not in self._known and len(self._known) < _MOST_RECORDINGS:
             try:
                 program, recording = make(), self._recorder()
@@ -68,6 +80,12 @@ class GraphCache:
         return result
 
 
+def _numbers(policy: nn.Module) -> Iterator[Tensor]:
+    """Yield what a policy computes with; a sparse buffer has no one place in memory."""
+    yield from policy.parameters()
+    yield from (buffer for buffer in policy.buffers() if buffer.layout is torch.strided)
+
+
 class _Horizon(Program):
     def __init__(self, collector: Collector, snapshot: ObjectSnapshot, *, deterministic: bool) -> None:
         self._collector, self._snapshot, self._deterministic = collector, snapshot, deterministic
@@ -78,7 +96,8 @@ class _Horizon(Program):
         return True
 
     def storage(self) -> list[Tensor]:
-        return [*self._snapshot.tensors(), *self._collector.tensors()]
+        # Those of the device first: an environment may hold some elsewhere.
+        return [*self._collector.tensors(), *self._snapshot.tensors()]
 
     def go_on(self) -> None:
         self._collector.buffer.go_on()
@@ -118,8 +137,8 @@ class GraphedRollout:
             snapshot = self._held()
             if snapshot is not None and self.graphs.replay(
                 (deterministic, collector.sequences_key),
+                [*_numbers(collector.policy), *collector.tensors()],
                 lambda: _Horizon(collector, snapshot, deterministic=deterministic),
-                lambda program: None,
             ):
                 return
         self._warm = True
@@ -183,9 +202,8 @@ class GraphedFunction:
         """Return what the function returns."""
         result = None
         if self._warm:
-            result = self.graphs.replay(
-                "", lambda: _Function(self._function, self._tensors), lambda program: None
-            )
+            tensors = self._tensors
+            result = self.graphs.replay("", tensors(), lambda: _Function(self._function, tensors))
         self._warm = True
         return self._function() if result is None else result
 
@@ -215,7 +233,6 @@ class GraphedStep:
     def __init__(self, learner: Learner, recorder: Callable[[], Recording]) -> None:
         self._learner = learner
         self.graphs = GraphCache("Optimizer steps are made", recorder)
-        self._places: list[int] = []
         if learner.scaler is not None:
             self.graphs.give_up(CaptureError("float16's gradient scaler is steered by the host"))
 
@@ -225,10 +242,6 @@ class GraphedStep:
         # The first update makes gradients and the optimizer's state.
         if not learner.warm or self.graphs.reason is not None:
             return learner.step(sequences, index)
-        places = [tensor.data_ptr() for tensor in (*learner.tensors(), *sequences.tensors())]
-        if places != self._places:
-            self.graphs.forget()
-            self._places = places
         if isinstance(index, slice) and count(index) < len(sequences):
             index = torch.arange(index.start, index.stop, device=learner.backend.device)
 
@@ -237,7 +250,8 @@ class GraphedStep:
                 program.index.copy_(index)  # type: ignore[union-attr]
 
         key = "whole" if isinstance(index, slice) else len(index)
-        result = self.graphs.replay(key, lambda: _Step(learner, sequences, index), before)
+        tensors = [*learner.tensors(), *_numbers(learner.backend.policy), *sequences.tensors()]
+        result = self.graphs.replay(key, tensors, lambda: _Step(learner, sequences, index), before)
         if result is None:
             return learner.step(sequences, index)
         return result.clone() if learner.capturable else learner.apply(result)

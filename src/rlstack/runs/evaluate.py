@@ -8,8 +8,9 @@ import torch
 from ..common.device import resolve_device
 from ..common.metrics import read_back, reward_stats
 from ..common.random_state import keep_random_state
-from ..env.base import EnvFactory, checked_reset, checked_step, make_env, most_steps
+from ..env.base import EnvFactory, make_env, most_steps
 from ..policies.policy import Policy, RecurrentPolicy
+from ..policies.rollout import rollout
 from . import checkpoint
 from .class_paths import find_class
 from .inspect import find_checkpoint
@@ -65,12 +66,8 @@ def evaluate(
     with keep_random_state(device_):
         torch.manual_seed(seed)
         env = make_env(env_cls, num_envs, config_ or None, device_)
-        obs, state, rewards = checked_reset(env, num_envs, None, device_), policy.initial_state(num_envs), []
-        for t in range(steps or most_steps(env, _HORIZONS * options["horizon"])):
-            step = policy.act(obs, state, deterministic=True)
-            obs, reward = checked_step(env, num_envs, step.actions, t, device_)
-            state = step.state
-            rewards.append(reward.clone())
+        steps = steps or most_steps(env, _HORIZONS * options["horizon"])
+        rewards = [rewards for _, rewards in rollout(policy, env, num_envs=num_envs, steps=steps)]
     return {
         "checkpoint": str(where),
         "updates": said.info["updates"],

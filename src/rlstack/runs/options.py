@@ -1,6 +1,7 @@
 """Options of a trainer."""
 
 from collections.abc import Mapping
+from dataclasses import field
 from typing import Annotated, Any, Literal, Self, TypeAlias, get_args
 
 from pydantic import ConfigDict, Field
@@ -42,6 +43,27 @@ class CheckpointConfig:
     def parse(cls, values: Mapping[str, Any]) -> Self:
         """Return the options with these values and the defaults for the rest."""
         return cls(**values)
+
+
+@explained("a key")
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(strict=True, use_attribute_docstrings=True))
+class TrainerConfig:
+    """How to run a trainer: what configurations, the command line and a run's config.yaml say of it."""
+
+    checkpoint_config: dict[str, Any] = field(default_factory=dict)
+    """Fields of `rlstack.CheckpointConfig`."""
+    env_config: dict[str, Any] | None = None
+    """Options for the environment's resets while training."""
+    eval_env_config: dict[str, Any] | None = None
+    """Options for the resets of the environments that evaluations run in."""
+    steps_per_eval: Annotated[int, Field(ge=1)] | None = None
+    """Evaluate after every so many updates; None never does."""
+    on_nonfinite: OnNonFinite = "raise"
+    """After NaN or infinity: raise the error, skip what it was in, or restore the last checkpoint."""
+    system_metrics: bool = False
+    """Whether to record the machine's load, too."""
+    track: bool = True
+    """Whether to track with MLflow."""
 
 
 def check_trainer(run_dir: Any, checkpoint_config: Config | None, on_nonfinite: str) -> None:

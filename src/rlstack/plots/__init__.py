@@ -1,0 +1,1 @@
+"""Pictures of training. They need matplotlib, which comes with the extra `viz`."""

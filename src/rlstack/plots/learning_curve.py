@@ -1,0 +1,46 @@
+"""The learning curve of a run."""
+
+import math
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..common.metrics import ENV_TOTAL_STEPS
+from ..common.types import Stats
+
+
+def plot_learning_curve(history: Sequence[Stats], title: str, path: Path) -> None:
+    """Draw returns, losses and monitors over environment steps into a PNG file.
+
+    Raises:
+        ImportError: If matplotlib isn't installed; it comes with the extra `viz`.
+    """
+    from matplotlib.figure import Figure
+
+    def column(key: str) -> list[float]:
+        return [stats.get(key, math.nan) for stats in history]
+
+    steps = column(ENV_TOTAL_STEPS)
+    figure = Figure(figsize=(10, 3.2), layout="constrained")
+    returns, losses, monitors = figure.subplots(1, 3)
+    mean, spread = column("returns/mean"), column("returns/std")
+    low, high = zip(*((m - s, m + s) for m, s in zip(mean, spread, strict=True)), strict=True)
+    returns.fill_between(steps, low, high, alpha=0.2, label="± std")
+    returns.plot(steps, mean, label="mean")
+    returns.set_title("returns (sum of rewards over a horizon)")
+    for key in ("losses/policy", "losses/vf"):
+        losses.plot(steps, column(key), label=key)
+    losses.set_yscale("symlog", linthresh=1e-3)
+    losses.set_title("losses")
+    for key in ("losses/entropy", "monitors/explained_variance"):
+        monitors.plot(steps, column(key), label=key)
+    monitors.set_title("monitors")
+    for axes in (returns, losses, monitors):
+        axes.set_xlabel("environment steps")
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize="small")
+    figure.suptitle(title, parse_math=False)
+    with warnings.catch_warnings():
+        # Fonts lack some letters.
+        warnings.simplefilter("ignore")
+        figure.savefig(path, dpi=120)

@@ -1,0 +1,35 @@
+"""How a policy does in an environment, acting without chance."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from torch import Tensor
+
+from ..common.types import Batch
+from ..env.base import checked_reset, checked_step
+from .policy import Policy, RecurrentPolicy
+
+
+def rollout(
+    policy: Policy | RecurrentPolicy, env: Any, *, num_envs: int, steps: int
+) -> Iterator[tuple[Batch, Tensor]]:
+    """Reset an environment, act in it, and yield what each step returned: copies, they stay as they are.
+
+    Args:
+        policy: Who acts.
+        env: The environment, on the policy's device.
+        num_envs: How many simulations it has, B.
+        steps: How many steps to take.
+
+    Yields:
+        Observations [B, ...] and rewards [B, 1].
+
+    Raises:
+        EnvError: If the environment breaks its contract.
+    """
+    obs, state = checked_reset(env, num_envs, None, policy.device), policy.initial_state(num_envs)
+    for t in range(steps):
+        step = policy.act(obs, state, deterministic=True)
+        obs, rewards = checked_step(env, num_envs, step.actions, t, policy.device)
+        state = step.state
+        yield obs.clone(), rewards.clone()
