@@ -197,7 +197,7 @@ def _speed(subject: Subject) -> float | None:
             if done == most:
                 subject.reset(env)
                 done = 0
-            _, rewards = checked_step(env, subject.num_envs, actions, done, subject.device)
+            _, rewards, _ = checked_step(env, subject.num_envs, actions, done, subject.device)
             # Its number is on the host when the step is over.
             rewards[0, 0].item()
             done, count = done + 1, count + 1

@@ -17,6 +17,7 @@ from ..common.types import Batch, Device, Evaluation, PolicyStep
 from ..distributions import Distribution, check_bounds, default_distribution
 from ..models import Model, RecurrentModel, heads, lstm, mlp
 from . import file
+from .memory import Breaks, run
 from .normalization import ObservationNormalizer
 
 
@@ -130,15 +131,18 @@ class _Policy(nn.Module, ABC):
         with keep_random_state(self.device):
             return self.sample(obs, self.initial_state(2)).drawn
 
-    def evaluate(self, obs: Batch, drawn: Batch, state: TensorDict | None) -> Evaluation:
+    def evaluate(
+        self, obs: Batch, drawn: Batch, state: TensorDict | None, breaks: Breaks | None = None
+    ) -> Evaluation:
         """Return log-probabilities, values and entropy of what was drawn, with gradients.
 
         Args:
             obs: [N, L, ...]. Sequences of observations; L is 1 for a feedforward policy.
             drawn: [N · L, *A]. As `act` returned it.
             state: [N, ...]. State before the first step of each sequence; None if feedforward.
+            breaks: Where the state begins anew within the sequences; None if it doesn't.
         """
-        features, values = self._sequences(self.normalize(obs), state)
+        features, values = self._sequences(self.normalize(obs), state, breaks)
         distribution = self.distribution_cls(features, self.model)
         return Evaluation(distribution.logp(drawn), values, distribution.entropy())
 
@@ -165,7 +169,9 @@ class _Policy(nn.Module, ABC):
         """Return what `forward_step` does, for normalized observations."""
 
     @abstractmethod
-    def _sequences(self, obs: Batch, state: TensorDict | None) -> tuple[TensorDict, Tensor]:
+    def _sequences(
+        self, obs: Batch, state: TensorDict | None, breaks: Breaks | None
+    ) -> tuple[TensorDict, Tensor]:
         """Return features [N · L, ...] and values [N · L, 1] for observations [N, L, ...]."""
 
     def normalize(self, obs: Batch) -> Batch:
@@ -267,7 +273,9 @@ class Policy(_Policy):
         features, values = self.model(obs)
         return specs.upcast_half(features), specs.upcast_half(values), None
 
-    def _sequences(self, obs: Batch, state: TensorDict | None) -> tuple[TensorDict, Tensor]:
+    def _sequences(
+        self, obs: Batch, state: TensorDict | None, breaks: Breaks | None
+    ) -> tuple[TensorDict, Tensor]:
         return self._step(obs.flatten(0, 1), state)[:2]
 
 
@@ -295,6 +303,11 @@ class RecurrentPolicy(_Policy):
             specs.upcast_half(state),
         )
 
-    def _sequences(self, obs: Batch, state: TensorDict | None) -> tuple[TensorDict, Tensor]:
-        features, values, _ = self.model(obs, state)
+    def _sequences(
+        self, obs: Batch, state: TensorDict | None, breaks: Breaks | None
+    ) -> tuple[TensorDict, Tensor]:
+        if breaks is None:
+            features, values, _ = self.model(obs, state)
+        else:
+            features, values = run(self.model, obs, state, breaks)
         return specs.upcast_half(features.flatten(0, 1)), specs.upcast_half(values.flatten(0, 1))

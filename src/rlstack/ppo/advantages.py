@@ -70,10 +70,14 @@ class AdvantageEstimator:
     def sum_rewards(self) -> RewardMoments[Tensor]:
         """Work out the statistics that scale rewards with the horizon in them; nothing uses them yet."""
         rewards, before = self._buffer.rewards.squeeze(-1).T.to(torch.float64), self.return_moments
-        sums = estimates.reversed_discounted_returns(rewards, self._next_discounted, gamma=self.hparams.gamma)
+        ended, _ = self._endings()
+        sums = estimates.reversed_discounted_returns(
+            rewards, self._next_discounted, gamma=self.hparams.gamma, ended=ended
+        )
         self._next_moments.copy_from(before)
         self._next_moments.update(sums)
-        self._next_discounted.copy_(sums[:, -1])
+        last = sums[:, -1] if ended is None else sums[:, -1].masked_fill(ended[:, -1], 0.0)
+        self._next_discounted.copy_(last)
         after = self._next_moments
         return RewardMoments(after.mean, after.var, before.var, before.count)
 
@@ -89,13 +93,28 @@ class AdvantageEstimator:
         if hp.normalize_rewards:
             scale = self.return_moments.var.sqrt()
             rewards = rewards / torch.where(scale < SMALLEST_SCALE, 1.0, scale).to(rewards.dtype)
-        advantages, returns = estimates.gae(rewards, values, gamma=hp.gamma, gae_lambda=hp.gae_lambda)
+        ended, end_values = self._endings()
+        advantages, returns = estimates.gae(
+            rewards,
+            values,
+            gamma=hp.gamma,
+            gae_lambda=hp.gae_lambda,
+            ended=ended,
+            end_values=end_values,
+        )
         explained_variance = estimates.explained_variance(values[:, :-1], returns)
         bootstrap_gap = estimates.bootstrap_gap(values, returns)
         if hp.normalize_advantages:
             advantages = estimates.normalize(advantages)
         self.sequences.fill(advantages, returns)
         return ValueMonitors(explained_variance, bootstrap_gap)
+
+    def _endings(self) -> tuple[Tensor, Tensor] | tuple[None, None]:
+        """Return with which steps episodes end, and what comes after them is worth, both [B, T]."""
+        endings = self._buffer.endings
+        if endings is None:
+            return None, None
+        return endings.ended.squeeze(-1).T, endings.values.squeeze(-1).T
 
     def state_dict(self) -> dict[str, Any]:
         """Return what the next horizon needs of those before it."""

@@ -9,6 +9,8 @@ from torch import Tensor
 
 from .. import specs
 from ..common.types import OBS, REWARDS, Batch
+from ..policies.memory import Breaks
+from .endings import Endings
 
 
 class RolloutBuffer:
@@ -36,6 +38,8 @@ class RolloutBuffer:
     """[T, B, 1]. As the environment returned them."""
     states: TensorDict | None
     """[T / L, B, ...]. Recurrent states at the starts of sequences."""
+    endings: Endings | None = None
+    """Where episodes end; None if the environment says nothing of that."""
 
     def __init__(
         self,
@@ -71,7 +75,7 @@ class RolloutBuffer:
         for part in (self.obs, self.drawn, self.logp, self.values, self.rewards, self.states):
             if part is not None:
                 found += [part] if isinstance(part, Tensor) else list(part.values(True, True))
-        return found
+        return found if self.endings is None else [*found, *self.endings.tensors()]
 
     def clear(self) -> None:
         """Set everything to zero."""
@@ -121,6 +125,8 @@ class RolloutBuffer:
     def _real_parts(self) -> Iterator[tuple[str, Tensor]]:
         named = [(OBS, self.obs), (REWARDS, self.rewards), ("actions", self.drawn)]
         named += [("logp", self.logp), ("values", self.values)]
+        if self.endings is not None:
+            named.append(("the value of final_obs", self.endings.values))
         for name, value in named:
             if isinstance(value, Tensor):
                 tensors = [(name, value)]
@@ -182,6 +188,15 @@ class Sequences:
         obs = _at(self._obs, self._rows(index))
         obs = obs.unsqueeze(1) if self._seq_len == 1 else obs.unflatten(0, (count(index), self._seq_len))
         return obs, None if self._states is None else _at(self._states, index)
+
+    def breaks(self, index: slice | Tensor) -> Breaks | None:
+        """Return where the recurrent state begins anew within sequences; None if it doesn't."""
+        endings = self._buffer.endings
+        if endings is None or self._seq_len == 1:
+            return None
+        ended = _at(endings.ended.view(-1), self._rows(index)).view(-1, self._seq_len)[:, :-1]
+        steps = endings.steps(ended)
+        return Breaks(ended, steps) if steps else None
 
     def drawn(self, index: slice | Tensor) -> Any:
         """Return what was drawn, [N · L, *A]."""

@@ -66,7 +66,7 @@ def evaluate(
         obs, state, rewards = checked_reset(env, num_envs, None, device_), policy.initial_state(num_envs), []
         for t in range(steps or most_steps(env, _HORIZONS * options["horizon"])):
             step = policy.act(obs, state, deterministic=True)
-            obs, reward = checked_step(env, num_envs, step.actions, t, device_)
+            obs, reward, _ = checked_step(env, num_envs, step.actions, t, device_)
             state = step.state
             rewards.append(reward.clone())
     return {

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ...common.types import Batch, Evaluation
 from ...hparams import Hparams
+from ...policies.memory import Breaks
 from ...policies.policy import Policy, RecurrentPolicy
 from ...ppo.backend import Backend
 from ...ppo.rollout_buffer import LossInputs, Sequences, count, microbatches
@@ -110,7 +111,8 @@ class KernelBackend(Backend):
             self._kernels[thread].gradients = self._gradients[job]
             for n in range(job * per_job, min((job + 1) * per_job, len(parts))):
                 obs, state = sequences.observations(parts[n])
-                said[n] = self._descend(thread, self._encode(obs), state, targets[n], entropy_weight)
+                inputs = self._encode(obs), state, sequences.breaks(parts[n])
+                said[n] = self._descend(thread, *inputs, targets[n], entropy_weight)
 
         self._workers.run(work, jobs)
         torch.sum(self._flats[:jobs], 0, out=self._sum)
@@ -139,6 +141,7 @@ class KernelBackend(Backend):
         thread: int,
         vectors: Tensor,
         state: TensorDict | None,
+        breaks: Breaks | None,
         targets: Targets,
         entropy_weight: float,
     ) -> Evaluation:
@@ -157,7 +160,8 @@ class KernelBackend(Backend):
             return d_values.mul_(targets.value_weight)
 
         with unoptimized():
-            self._kernels[thread].forward_backward(vectors, state, output_gradient, error_gradient)
+            ended = breaks and breaks.ended
+            self._kernels[thread].forward_backward(vectors, state, output_gradient, error_gradient, ended)
         logp, entropy, values = said
         return Evaluation(logp, values, entropy)
 
