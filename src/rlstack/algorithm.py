@@ -247,7 +247,8 @@ class _PPO(ABC):
         Not before: the update must see observations as the policy saw them while collecting.
         """
         if self._buffered and self.policy.normalizer is not None:
-            self.policy.normalizer.update(self.collector.buffer.obs[:-1])
+            buffer = self.collector.buffer
+            self.policy.normalizer.update(buffer.obs[:-1], buffer.endings and buffer.endings.valid)
         self._buffered = False
 
 

@@ -11,6 +11,7 @@ from tensordict import TensorDict
 from rlstack import Algorithm, RecurrentAlgorithm, specs
 from rlstack.env import Env
 from rlstack.models import RecurrentModel
+from rlstack.ppo.losses import ppo_loss
 from tests.helpers import parameters
 from tests.standin import StandIn, like_on_a_gpu, record
 
@@ -52,7 +53,7 @@ class Scripted(Env):
             # What is no final observation may be anything.
             "final_obs": torch.where(ended, last, torch.nan),
         }
-        said = {key: said[key] for key in self.keys}
+        said = {key: said[key] for key in self.keys if key in said}
         return TensorDict({"obs": self._obs(), "rewards": rewards, **said}, self.num_envs)
 
     def _place(self):
@@ -91,8 +92,8 @@ RECURRENT = {
 }
 
 
-def make(script, kind="feedforward", *, making=None, keys=Scripted.keys, **hyperparameters):
-    env_cls = type("Env", (Scripted,), {"script": script, "keys": keys})
+def make(script, kind="feedforward", *, making=None, keys=Scripted.keys, env_cls=None, **hyperparameters):
+    env_cls = env_cls or type("Env", (Scripted,), {"script": script, "keys": keys})
     horizon = hyperparameters.setdefault("horizon", len(script))
     options = {
         "num_envs": len(script[0]),
@@ -298,6 +299,86 @@ def test_written_out_gradients_stop_at_endings_as_autograds_do(kind):
             algorithm.step()
         left.append(parameters(algorithm))
     torch.testing.assert_close(*left)
+
+
+class NextStep(Scripted):
+    """The row after an ending takes the action in vain and is put back, as in Gymnasium's NEXT_STEP."""
+
+    script = PATTERNS["two in one"] + PATTERNS["none"]
+    keys = ("terminated", "truncated", "final_obs", "valid")
+    garbage = 0.0
+
+    def __init__(self, num_envs, /, *, config=None, device="cpu"):
+        super().__init__(num_envs, config=config, device=device)
+        self.over = torch.zeros(num_envs, 1, dtype=torch.bool)
+
+    def step(self, action):
+        valid = ~self.over
+        said = TensorDict({"valid": valid}, self.num_envs)
+        inner = super().step(action)
+        ended = (inner["terminated"] | inner["truncated"]) & valid
+        for key in ("terminated", "truncated"):
+            said[key] = inner[key] & valid
+        # Inner episodes have begun anew already: the old one's last observation is shown for one more step.
+        said["obs"] = torch.where(ended, self.garbage, inner["obs"])
+        said["final_obs"] = torch.where(ended, inner["final_obs"], torch.nan)
+        said["rewards"] = torch.where(valid, inner["rewards"], self.garbage)
+        self.over = ended
+        return said
+
+
+@pytest.mark.parametrize("kind", ["feedforward", "lstm", "gru"])
+@pytest.mark.parametrize("engine", ["eager", "auto"])
+@pytest.mark.usefixtures("float64")
+def test_rows_that_are_not_valid_count_for_nothing(kind, engine):
+    left = []
+    for garbage in (0.0, 3.0):
+        algorithm = make(
+            NextStep.script,
+            kind,
+            env_cls=type("Env", (NextStep,), {"garbage": garbage}),
+            engine=engine,
+            entropy_coeff=0.01,
+            normalize_advantages=True,
+            normalize_observations=True,
+            horizons_per_env_reset=-1,
+        )
+        stats = {}
+        for _ in range(3):
+            stats |= algorithm.collect() | algorithm.step()
+        stats = {name: value for name, value in stats.items() if not name.startswith("profiling")}
+        # The last observation of a horizon may be of a row that won't count.
+        del stats["monitors/bootstrap_gap"]
+        left.append((parameters(algorithm), stats))
+    torch.testing.assert_close(left[0][0], left[1][0], rtol=0, atol=0)
+    assert left[0][1] == left[1][1]
+    assert left[0][1]["episodes/count"] == 4
+
+
+@pytest.mark.parametrize("kind", ["feedforward", "lstm"])
+@pytest.mark.usefixtures("float64")
+def test_engines_agree_on_which_rows_count(kind):
+    env_cls = type("Env", (NextStep,), {})
+    left = []
+    for engine, options in (("eager", {}), ("auto", {}), ("eager", {"grad_block_size": 5})):
+        algorithm = make(NextStep.script, kind, env_cls=env_cls, engine=engine, entropy_coeff=0.05, **options)
+        for _ in range(3):
+            stats = algorithm.collect() | algorithm.step()
+        left.append((parameters(algorithm), stats["losses/total"], stats["losses/entropy"]))
+    torch.testing.assert_close(left[1], left[0])
+    torch.testing.assert_close(left[2], left[0])
+
+
+def test_means_of_losses_are_over_the_rows_that_count():
+    columns = {name: torch.randn(6, 1) for name in ("logp", "old_logp", "advantages", "values")}
+    columns |= {name: torch.randn(6, 1) for name in ("old_values", "returns", "entropy")}
+    how = {"clip_param": 0.2, "vf_clip_param": 0.5, "dual_clip_param": None}
+    how |= {"vf_coeff": 0.7, "entropy_coeff": 0.1}
+    some = torch.tensor([True, False, True, True, False, False])
+    weights = 2 * some.to(torch.float32).unsqueeze(-1)
+    all_rows = ppo_loss(**columns, **how, weights=weights)
+    alone = ppo_loss(**{name: rows[some] for name, rows in columns.items()}, **how)
+    torch.testing.assert_close(all_rows, alone)
 
 
 def test_keys_of_endings_where_none_ends_change_nothing():

@@ -115,7 +115,7 @@ class EagerBackend(Backend):
         with self._precision():
             for block in microbatches(index, self.block_size):
                 obs, state = sequences.observations(block)
-                loss_inputs = sequences.loss_inputs(block)
+                loss_inputs = sequences.loss_inputs(block, index)
                 evaluated = obs, sequences.drawn(block), state, sequences.breaks(block)
                 loss = self._losses(*evaluated, loss_inputs, entropy_coeff)
                 share = num_rows(obs) / total

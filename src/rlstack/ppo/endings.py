@@ -122,6 +122,11 @@ class Endings:
             self.valid[t] = ending.valid
             self.episode_ended[t] &= self.valid[t]
             self.ended[t] |= ~self.valid[t]
+            if t > 0:
+                # What goes on into such a row stops before it.
+                stops = ~self.valid[t] & ~self.ended[t - 1]
+                self.values[t - 1] = torch.where(stops, values, self.values[t - 1])
+                self.ended[t - 1] |= stops
         if self._obs is not None:
             self._keep(t, truncated, ending.final_obs, state, evaluate)
         elif ending.truncated is not None:
@@ -160,8 +165,8 @@ class Endings:
             state = None if self._state is None else self._state[block]
             values = evaluate(self._obs[block], state)
             part = slice(block.start, min(block.stop, self._kept))
-            found = torch.where(self._counts[part], values[: part.stop - part.start], 0.0)
-            flat.index_copy_(0, self._places[part], found.to(flat.dtype))
+            places, values = self._places[part], values[: part.stop - part.start].to(flat.dtype)
+            flat[places] = torch.where(self._counts[part], values, flat[places])
         self._kept = 0
 
     def _blocks(self) -> Iterator[slice]:

@@ -82,25 +82,48 @@ def reversed_discounted_returns(
     return sums
 
 
-def normalize(values: Tensor) -> Tensor:
-    """Shift and scale values to mean 0 and standard deviation 1: (x − mean) / (std + 1e-8)."""
+def mean(values: Tensor, counted: Tensor | None) -> Tensor:
+    """Return the mean of those values, [], that `counted` marks, bool of the same shape; None marks all."""
+    return values.mean() if counted is None else values.where(counted, 0.0).sum() / counted.sum().clamp_min(1)
+
+
+def variance(values: Tensor, counted: Tensor | None) -> Tensor:
+    """Return the population variance of those values, [], that `counted` marks; None marks all."""
+    if counted is None:
+        return values.var(correction=0)
+    return mean((values - mean(values, counted)).square(), counted)
+
+
+def normalize(values: Tensor, counted: Tensor | None = None) -> Tensor:
+    """Shift and scale values to mean 0 and standard deviation 1: (x − mean) / (std + 1e-8).
+
+    Args:
+        values: Numbers.
+        counted: Which of them count, bool of the same shape, the others become 0; None counts all.
+    """
     # The squares of huge ones would leave float32.
     exact = values.to(torch.float64)
-    return ((exact - exact.mean()) / (exact.std(correction=0) + 1e-8)).to(values.dtype)
+    normalized = (exact - mean(exact, counted)) / (variance(exact, counted).sqrt() + 1e-8)
+    return (normalized if counted is None else normalized.where(counted, 0.0)).to(values.dtype)
 
 
-def explained_variance(values: Tensor, returns: Tensor) -> Tensor:
+def explained_variance(values: Tensor, returns: Tensor, counted: Tensor | None = None) -> Tensor:
     """Return 1 − Var[R − V] / Var[R], []: 1 for perfect values, 0 for constant ones.
 
     Where the returns don't vary there is nothing to explain, and the result is 0.
+
+    Args:
+        values: V.
+        returns: R, of the same shape.
+        counted: Which of them count, bool; None counts all.
     """
     exact = returns.to(torch.float64)
-    variance = exact.var(correction=0)
-    share = 1 - (exact - values).var(correction=0) / variance
-    return torch.where(variance > 0, share, torch.zeros_like(share)).to(returns.dtype)
+    whole = variance(exact, counted)
+    share = 1 - variance(exact - values, counted) / whole
+    return torch.where(whole > 0, share, torch.zeros_like(share)).to(returns.dtype)
 
 
-def bootstrap_gap(values: Tensor, returns: Tensor) -> Tensor:
+def bootstrap_gap(values: Tensor, returns: Tensor, counted: Tensor | None = None) -> Tensor:
     """Return how far values at a horizon's end are from those before: (mean V_T − mean V_t<T) / Std[R], [].
 
     Where the returns don't vary there is no unit to measure in, and the result is 0.
@@ -108,7 +131,8 @@ def bootstrap_gap(values: Tensor, returns: Tensor) -> Tensor:
     Args:
         values: [B, T + 1]. Value of the observation at t; the last one bootstraps.
         returns: [B, T]. Targets of the values.
+        counted: [B, T], bool. Which of them count; None counts all.
     """
-    deviation = returns.to(torch.float64).std(correction=0)
-    gap = (values[:, -1].mean() - values[:, :-1].mean()) / deviation
+    deviation = variance(returns.to(torch.float64), counted).sqrt()
+    gap = (values[:, -1].mean() - mean(values[:, :-1], counted)) / deviation
     return torch.where(deviation > 0, gap, torch.zeros_like(gap)).to(values.dtype)

@@ -145,6 +145,12 @@ class LossInputs(NamedTuple):
     advantages: Tensor
     returns: Tensor
     """Target of the value function."""
+    weights: Tensor | None = None
+    """How much a row counts, 1 on average over the minibatch; None if all count the same."""
+
+
+_COLUMNS = len(LossInputs._fields) - 1
+"""What the loss reads of every row; weights are made of what the buffer has."""
 
 
 class Sequences:
@@ -163,7 +169,7 @@ class Sequences:
         self._states = None if buffer.states is None else buffer.states.flatten(0, 1)
         # One matrix: a minibatch gathers all four with one indexing operation.
         rows = buffer.horizon * buffer.num_envs
-        self._columns = torch.zeros((len(LossInputs._fields), rows), device=buffer.logp.device)
+        self._columns = torch.zeros((_COLUMNS, rows), device=buffer.logp.device)
 
     def fill(self, advantages: Tensor, returns: Tensor) -> None:
         """Take in what has been made of the horizon: advantages [B, T] and returns [B, T]."""
@@ -202,11 +208,27 @@ class Sequences:
         """Return what was drawn, [N · L, *A]."""
         return _at(self._drawn, self._rows(index))
 
-    def loss_inputs(self, index: slice | Tensor) -> LossInputs:
-        """Return what the loss reads beside the policy."""
+    def loss_inputs(self, index: slice | Tensor, whole: slice | Tensor | None = None) -> LossInputs:
+        """Return what the loss reads beside the policy.
+
+        Args:
+            index: Numbers of sequences.
+            whole: Those of the minibatch that they are of; None if they are all of it.
+        """
         rows = self._rows(index)
         found = self._columns[:, rows] if isinstance(rows, slice) else self._columns.index_select(1, rows)
-        return LossInputs(*found.unsqueeze(-1))
+        weights = self._weights(rows, index if whole is None else whole)
+        return LossInputs(*found.unsqueeze(-1))._replace(weights=weights)
+
+    def _weights(self, rows: slice | Tensor, whole: slice | Tensor) -> Tensor | None:
+        """Return the weights of rows [N · L, 1] of a minibatch."""
+        endings = self._buffer.endings
+        if endings is None or endings.valid is None:
+            return None
+        valid = endings.valid.view(-1, 1).to(self._columns.dtype)
+        return _at(valid, rows) / _at(valid, self._rows(whole)).mean().clamp_min(
+            torch.finfo(valid.dtype).tiny
+        )
 
     def _rows(self, index: slice | Tensor) -> slice | Tensor:
         """Return where the steps of sequences are in the flattened buffer, [N · L]."""

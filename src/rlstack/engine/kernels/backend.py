@@ -1,5 +1,6 @@
 """A default model's passes over many rows on a CPU, by its kernel."""
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from itertools import repeat
 from typing import Any, final
@@ -17,7 +18,7 @@ from ...ppo.rollout_buffer import LossInputs, Sequences, count, microbatches
 from ...specs import num_rows
 from ..thread_pool import Workers
 from .base import Kernel, script, unoptimized, views
-from .heads import Output, Targets, make_output
+from .heads import AutogradOutput, Output, Targets, make_output
 from .loss_gradients import error_bounds, surrogate_bounds, value_gradient
 
 _MOST_JOBS = 64
@@ -48,6 +49,8 @@ class KernelBackend(Backend):
         self._rows = self.block_size * hparams.sequence_length
         self._kernels = [kernel_cls(policy.model, self._rows, dtype) for _ in range(torch.get_num_threads())]
         self._outputs: list[Output] = [make_output(each, policy.distribution_cls) for each in self._kernels]
+        self._weighted = [AutogradOutput(each, policy.distribution_cls) for each in self._kernels]
+        """Where rows don't all count the same."""
         self._workers = Workers(len(self._outputs))
         self._value_gradient = script(value_gradient)
         size = sum(parameter.numel() for parameter in self.parameters)
@@ -124,17 +127,24 @@ class KernelBackend(Backend):
     def _targets(self, drawn: Batch, loss_inputs: LossInputs, total: int) -> list[Targets]:
         """Return what the gradient of a minibatch of `total` rows needs, block by block."""
         hparams, rows = self.hparams, self._rows
-        old_logp, old_values, advantages, returns = (column.t() for column in loss_inputs)
+        old_logp, old_values, advantages, returns = (column.t() for column in loss_inputs[:4])
+        weights = None if loss_inputs.weights is None else loss_inputs.weights.t()
         advantages = advantages / total
+        if weights is not None:
+            advantages = advantages * weights
         caps, floors = surrogate_bounds(
             advantages, clip_param=hparams.clip_param, dual_clip_param=hparams.dual_clip_param
         )
         lowest, highest = error_bounds(old_values, returns, vf_clip_param=hparams.vf_clip_param)
-        parts = (old_logp, advantages, caps, floors, returns, lowest, highest)
+        parts = (old_logp, advantages, caps, floors, returns, lowest, highest, weights)
         split: list[Any] = [repeat(None) if part is None else part.split(rows, 1) for part in parts]
         weight = hparams.vf_coeff / total
-        per_block = zip(self._outputs[0].blocks(drawn, rows), *split, strict=False)
+        per_block = zip(self._rating(weights)[0].blocks(drawn, rows), *split, strict=False)
         return [Targets._make((*block, weight)) for block in per_block]
+
+    def _rating(self, weights: Tensor | None) -> Sequence[Output]:
+        """Return for each thread what rates actions."""
+        return self._outputs if weights is None else self._weighted
 
     def _descend(
         self,
@@ -146,7 +156,7 @@ class KernelBackend(Backend):
         entropy_weight: float,
     ) -> Evaluation:
         """Add the gradient of one block; return what the policy says of it."""
-        output = self._outputs[thread]
+        output = self._rating(targets.weights)[thread]
         said: list[Tensor] = []
 
         def output_gradient(raw: Tensor) -> Tensor:
@@ -157,7 +167,8 @@ class KernelBackend(Backend):
         def error_gradient(values: Tensor) -> Tensor:
             said.append(values)
             d_values: Tensor = self._value_gradient(values, targets.returns, targets.lowest, targets.highest)
-            return d_values.mul_(targets.value_weight)
+            d_values.mul_(targets.value_weight)
+            return d_values if targets.weights is None else d_values.mul_(targets.weights)
 
         with unoptimized():
             ended = breaks and breaks.ended
