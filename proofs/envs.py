@@ -13,7 +13,7 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
-from rlstack import Algorithm, RecurrentAlgorithm, Trainer
+from rlstack import Algorithm, RecurrentAlgorithm, RecurrentHparamsDict, Trainer
 from rlstack.common.errors import HparamsError, NonFiniteError
 from rlstack.env import Env, EnvError
 from rlstack.models import DiscreteMLP, Model
@@ -413,7 +413,7 @@ def prove(directory: Path) -> dict[str, Any]:
 
 def one(case: Case, algorithm_cls: Any = Algorithm) -> str:
     """Train until an environment goes wrong; return what was wrong with that, nothing if all was well."""
-    config = {
+    config: RecurrentHparamsDict = {
         "num_envs": NUM_ENVS,
         "horizon": HORIZON,
         "model_config": {"hiddens": [8]},

@@ -3,6 +3,7 @@
 import random
 import subprocess
 import sys
+import traceback
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from tensordict import TensorDict
 from rlstack import Algorithm, EnvError, HparamsError, NonFiniteError, RecurrentAlgorithm, specs
 from rlstack.distributions import SquashedNormal
 from rlstack.env import CartPole, ContinuousDummyEnv, DiscreteDummyEnv, Env, Pendulum
-from rlstack.models import DiscreteMLP
+from rlstack.models import DiscreteMLP, Model
 
 from .helpers import (
     SMALL,
@@ -536,17 +537,60 @@ class TestCustom:
         with pytest.raises(EnvError):
             Algorithm(factory, **BASE)
 
-    def test_models_that_raise_are_named(self):
+    @pytest.mark.parametrize(
+        ("fault", "said"),
+        [
+            (lambda obs: obs @ torch.zeros(7, 7), "RuntimeError: mat1 and mat2"),
+            (lambda obs: obs + "a", "TypeError: unsupported operand"),
+            (lambda obs: int("a"), "ValueError: invalid literal"),
+            (lambda obs: 1 / 0, "ZeroDivisionError: division by zero"),
+        ],
+    )
+    def test_models_that_raise_are_named(self, fault, said):
         class Raises(DiscreteMLP.__mro__[1]):
             head_cls = DiscreteMLP.head_cls
 
             def forward(self, obs):
-                return obs @ torch.zeros(7, 7)
+                return fault(obs)
+
+        words = rf"^Raises\.forward raised {said}.* \(in the trial before training\)$"
+        with pytest.raises(HparamsError, match=words) as caught:
+            Algorithm(DiscreteDummyEnv, **BASE, model_cls=Raises)
+        first = caught.value
+        while first.__cause__ is not None:
+            first = first.__cause__
+        assert said.startswith(type(first).__name__)
+        assert [frame.name for frame in traceback.extract_tb(first.__traceback__)][-1] == "<lambda>"
+
+    def test_a_model_without_sizes_is_told_what_to_do(self):
+        class Lazy(Model):
+            def __init__(self, observation_spec, action_spec, /, run=False):
+                super().__init__(observation_spec, action_spec, run=run)
+                self.net = torch.nn.LazyLinear(3)
+                if run:
+                    self(torch.zeros(1, 1))
+
+            def forward(self, obs):
+                out = self.net(obs)
+                return TensorDict({"logits": out[:, None, :2]}, len(out)), out[:, 2:]
 
         with pytest.raises(
-            HparamsError, match="the model or distribution raised RuntimeError: mat1 and mat2"
+            HparamsError, match=r"model\.net\.weight has no size yet, .* or run the model once"
         ):
-            Algorithm(DiscreteDummyEnv, **BASE, model_cls=Raises)
+            Algorithm(DiscreteDummyEnv, **BASE, model_cls=Lazy)
+        update(Algorithm(DiscreteDummyEnv, **BASE, model_cls=Lazy, model_config={"run": True}))
+
+    def test_specs_are_no_options_of_a_model(self):
+        words = "model_config.action_spec is not an option of Sized: expected one of size"
+
+        class Sized(DiscreteMLP.__mro__[1]):
+            head_cls = DiscreteMLP.head_cls
+
+            def __init__(self, observation_spec, action_spec, size=3):
+                super().__init__(observation_spec, action_spec, hiddens=[size])
+
+        with pytest.raises(HparamsError, match=words):
+            Algorithm(DiscreteDummyEnv, **BASE, model_cls=Sized, model_config={"action_spec": 1})
 
 
 def test_deterministic_collects_take_the_likeliest_action():

@@ -167,6 +167,7 @@ def test_examples_of_the_help(line, tracked_work, monkeypatch):
             more = ["--max-updates", "51", "--tracking", "off"]
         keys = {argument.partition("=")[0] for argument in arguments if "=" in argument}
         said = run(name, *arguments, *(each for each in more if each.partition("=")[0] not in keys))
+        assert said.strip()
         if target:
             Path(target).write_text(said)
 

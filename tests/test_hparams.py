@@ -1,9 +1,11 @@
 import dataclasses
+import re
 
 import numpy as np
 import pytest
 import torch
 
+from rlstack import CheckpointConfig
 from rlstack.common.errors import HparamsError
 from rlstack.hparams import Hparams, RecurrentHparams
 
@@ -90,10 +92,26 @@ def test_frozen():
     ],
 )
 def test_errors_say_name_got_and_expected(values, words):
-    with pytest.raises(HparamsError) as error:
-        Hparams.parse(values)
-    for word in words:
-        assert word in str(error.value)
+    for make in (Hparams.parse, lambda values: Hparams(**values)):
+        with pytest.raises(HparamsError) as error:
+            make(values)
+        for word in words:
+            assert word in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("cls", "values", "words"),
+    [
+        (Hparams, {"lr": 3}, 'lr is not a hyperparameter: here it is optimizer_config={"lr": …}'),
+        (RecurrentHparams, {"seq_length": 3}, "seq_length is not a hyperparameter: did you mean seq_len?"),
+        (RecurrentHparams, {"n_steps": 3}, "n_steps is not a hyperparameter: here it is horizon"),
+        (CheckpointConfig, {"kep": 3}, "kep is not an option of checkpoint_config: did you mean keep?"),
+        (CheckpointConfig, {"keep": 0}, "keep is 0, expected a number at least 1"),
+    ],
+)
+def test_no_misspelled_name_is_dropped(cls, values, words):
+    with pytest.raises(HparamsError, match=re.escape(words)):
+        cls(**values)
 
 
 def test_recurrent_errors():

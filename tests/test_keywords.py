@@ -17,9 +17,9 @@ import rlstack
 from rlstack import Algorithm, HparamsError, RecurrentAlgorithm, Trainer
 from rlstack.cli.app import main
 from rlstack.cli.run_config import RunConfig
+from rlstack.common.fields import meanings
 from rlstack.common.other_names import ELSEWHERE, LIBRARIES, TABLE
 from rlstack.env import DiscreteDummyEnv
-from rlstack.keywords import meanings
 
 ROOT = Path(__file__).parent.parent
 KINDS = [
@@ -32,12 +32,14 @@ KINDS = [
 def test_keywords_are_the_hyperparameters(cls, hparams_cls, keywords):
     assert get_type_hints(keywords) == get_type_hints(hparams_cls)
     assert not keywords.__required_keys__
+    assert not re.search("Annotated|FieldInfo", f"{inspect.signature(cls)} {inspect.signature(hparams_cls)}")
     env_cls, *others = inspect.signature(cls).parameters.values()
     assert (env_cls.name, env_cls.kind) == ("env_cls", env_cls.POSITIONAL_ONLY)
     assert {entry.name: entry.default for entry in others} == {
         field.name: field.default for field in fields(hparams_cls)
     }
     assert {entry.name: entry.annotation for entry in others} == get_type_hints(hparams_cls)
+    assert [*inspect.signature(hparams_cls).parameters.values()] == others
     inspect.signature(cls).bind(DiscreteDummyEnv, num_envs=3)
     with pytest.raises(TypeError, match="horzon"):
         inspect.signature(cls).bind(DiscreteDummyEnv, horzon=3)
@@ -47,15 +49,19 @@ def test_keywords_are_the_hyperparameters(cls, hparams_cls, keywords):
 def test_help_says_what_each_means(cls, hparams_cls, keywords):
     said = meanings(hparams_cls)
     assert list(said) == [field.name for field in fields(hparams_cls)]
-    text = pydoc.plain(pydoc.render_doc(cls))
-    flat = " ".join(text.replace("|", " ").split())
-    for name, meaning in said.items():
-        assert f"{name}: {meaning}" in flat
-    assert flat.index("Example:") < flat.index("Hyperparameters:")
-    assert max(map(len, cls.__doc__.splitlines())) <= 110
+    for described in (cls, hparams_cls):
+        text = pydoc.plain(pydoc.render_doc(described))
+        flat = " ".join(text.replace("|", " ").split())
+        for name, meaning in said.items():
+            assert f"{name}: {meaning}" in flat
+        assert max(map(len, described.__doc__.splitlines())) <= 110
+    assert cls.__doc__.index("Example:") < cls.__doc__.index("Hyperparameters:")
 
 
 SAMPLE = """
+import json
+from collections.abc import Mapping
+from typing import Any
 import torch
 from rlstack import Algorithm, HparamsDict, RecurrentAlgorithm, Trainer
 from rlstack.env import DiscreteDummyEnv
@@ -66,8 +72,23 @@ config: HparamsDict = {"horizon": 8, "optimizer_config": {"lr": 1e-3}}
 Algorithm(DiscreteDummyEnv, **config)
 Trainer(DiscreteDummyEnv, algorithm_config=config)
 Trainer(DiscreteDummyEnv, algorithm_config={"seq_len": 4})
-plain = {"num_envs": 8}
+plain: dict[str, Any] = {"num_envs": 8}
 Trainer(DiscreteDummyEnv, algorithm_config=plain)
+Trainer(DiscreteDummyEnv, algorithm_config={})
+Trainer(DiscreteDummyEnv, algorithm_config=None)
+Trainer(DiscreteDummyEnv, algorithm_config={**config, "gamma": 0.9})
+Trainer(DiscreteDummyEnv, algorithm_config=json.loads('{"num_envs": 8}'))
+Trainer.resume("run", algorithm_config=plain)
+Algorithm(DiscreteDummyEnv, **plain)
+Algorithm(DiscreteDummyEnv, **{**plain, "num_envs": 4})
+def read(values: Mapping[str, Any]) -> None:
+    Algorithm(DiscreteDummyEnv, **values)
+    Trainer(DiscreteDummyEnv, algorithm_config=values)
+Trainer(DiscreteDummyEnv, algorithm_config={"horzon": 8})  # wrong
+Trainer(DiscreteDummyEnv, algorithm_config={"num_envs": 8, "horzon": 8, "engine": "eager"})  # wrong
+Trainer(DiscreteDummyEnv, algorithm_config={"num_envs": "8"})  # wrong
+Trainer(DiscreteDummyEnv, algorithm_config=dict(horzon=8))  # wrong
+Trainer.resume("run", algorithm_config={"learning_rate": 1e-3})  # wrong
 Algorithm(DiscreteDummyEnv, horzon=8)  # wrong
 Algorithm(DiscreteDummyEnv, seq_len=2)  # wrong
 Algorithm(DiscreteDummyEnv, num_envs="8")  # wrong

@@ -1,7 +1,10 @@
 """Parameters and buffers in every layout: saved, and gone on with as they were, or refused beforehand."""
 
+import copy
 import logging
+import re
 
+import numpy as np
 import pytest
 import torch
 from tensordict import TensorDict
@@ -9,9 +12,11 @@ from torch import nn
 
 from rlstack import Algorithm, Policy, Trainer
 from rlstack.common.errors import EnvError, HparamsError, PolicyFileError
+from rlstack.common.serialization import same
 from rlstack.env import DiscreteDummyEnv
 from rlstack.models import DiscreteMLP, Model
 from rlstack.runs import checkpoint
+from rlstack.runs.inspect import inspect
 
 
 class Layout(Model):
@@ -105,7 +110,59 @@ class SparseMadeAnew(Layout):
         return torch.sparse.mm(self.mask, super().hidden(obs).t()).t()
 
 
+class Remembers(Layout):
+    """Has what is no tensor in its state: nn.Module's way to keep that."""
+
+    def lay_out(self):
+        self.known = {
+            "layout": [1, 0.5, None, "a"],
+            "pair": (True, float("inf")),
+            3: {"seen": torch.arange(3)},
+        }
+
+    def hidden(self, obs):
+        return super().hidden(obs) * self.known["layout"][1]
+
+    def get_extra_state(self):
+        return self.known
+
+    def set_extra_state(self, state):
+        assert same(state, self.known)
+        self.known = state
+
+
+class RemembersDeepInside(Layout):
+    """Beside a tensor whose name could be taken for a part of it."""
+
+    def lay_out(self):
+        self.inner = nn.Sequential(Counter())
+        self.register_buffer("policy", torch.arange(2.0))
+
+
+class Counter(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.count = np.float32(7)
+
+    def get_extra_state(self):
+        return self.count
+
+    def set_extra_state(self, state):
+        self.count = state
+
+
+class TensorAsExtraState(Remembers):
+    def lay_out(self):
+        self.known = torch.arange(3.0)
+
+    def hidden(self, obs):
+        return Layout.hidden(self, obs) * self.known[1]
+
+
 SAVED = [
+    Remembers,
+    RemembersDeepInside,
+    TensorAsExtraState,
     ChannelsLast,
     Transposed,
     Tied,
@@ -127,7 +184,7 @@ def make(model_cls, run_dir=None, **changes):
 
 
 def values(trainer):
-    return {key: value.clone() for key, value in trainer.algorithm.policy.state_dict().items()}
+    return copy.deepcopy(dict(trainer.algorithm.policy.state_dict()))
 
 
 @pytest.mark.parametrize("model_cls", SAVED)
@@ -142,8 +199,9 @@ def test_what_trains_is_saved_and_goes_on_the_same(model_cls, tmp_path):
         for _ in range(2):
             second.step()
     expected, got = values(whole), values(second)
-    assert expected.keys() == got.keys()
-    assert all(torch.equal(value, got[key]) for key, value in expected.items())
+    assert same(expected, got)
+    tensors = [value for value in expected.values() if torch.is_tensor(value)]
+    assert inspect(tmp_path / "run")["parameters"] == sum(map(torch.numel, tensors))
     second.algorithm.policy.save(tmp_path / "policy")
     policy = Policy.load(tmp_path / "policy", model_cls=model_cls)
     obs = torch.linspace(-1, 1, 5).unsqueeze(1)
@@ -160,6 +218,22 @@ class Complex128(Layout):
         self.register_buffer("phase", torch.randn(8, dtype=torch.complex128))
 
 
+class RemembersAHandle(RemembersDeepInside):
+    def lay_out(self):
+        super().lay_out()
+        self.inner[0].count = {"handle": object()}
+
+
+class MuteCounter(Counter):
+    def get_extra_state(self):
+        return 1 / 0
+
+
+class Mute(Layout):
+    def lay_out(self):
+        self.inner = nn.Sequential(MuteCounter())
+
+
 class Unwritable(Layout):
     def lay_out(self):
         self.config = {"device": torch.device("cpu")}
@@ -170,6 +244,11 @@ class Unwritable(Layout):
     [
         (SparseBuffer, r"model\.mask is a sparse_coo tensor, which no file of rlstack can hold"),
         (Complex128, r"model\.phase is a complex128 tensor"),
+        (
+            RemembersAHandle,
+            r"model\.inner\.0\._extra_state\.handle is a object, which a checkpoint can't hold",
+        ),
+        (Mute, r"state_dict of model\.inner\.0 \(a MuteCounter\) raised ZeroDivisionError: division by zero"),
         (Unwritable, "model_config among it, can't be JSON"),
     ],
 )
@@ -183,6 +262,27 @@ def test_what_can_not_be_saved_is_refused_before_training(model_cls, said, tmp_p
     with pytest.raises((TypeError, ValueError), match=said):
         trainer.algorithm.policy.save(tmp_path / "policy")
     assert not (tmp_path / "policy").exists()
+
+
+class ForgetfulCounter(Counter):
+    def set_extra_state(self, state):
+        raise KeyError("count")
+
+
+class Forgetful(Layout):
+    def lay_out(self):
+        self.inner = ForgetfulCounter()
+
+
+def test_so_is_what_could_not_be_gone_on_from(tmp_path):
+    said = r"the policy can't load what it saves \(KeyError: 'count'\): mend that"
+    with pytest.raises(HparamsError, match=said):
+        make(Forgetful, tmp_path / "run")
+    trainer = make(Forgetful)
+    trainer.step()
+    trainer.algorithm.policy.save(tmp_path / "policy")
+    with pytest.raises(PolicyFileError, match="is not a usable policy: KeyError: 'count'"):
+        Policy.load(tmp_path / "policy", model_cls=Forgetful)
 
 
 class Hoarder(torch.optim.SGD):
@@ -290,6 +390,42 @@ def test_a_save_that_fails_never_ends_training(fault, tmp_path, monkeypatch, cap
     trainer.step()
     assert trainer.run_dir.saved == 2
     trainer.close()
+
+
+class LateCounter(Counter):
+    """Can say its state until it is told not to."""
+
+    fault = None
+
+    def get_extra_state(self):
+        if self.fault is not None:
+            raise self.fault
+        return self.count
+
+
+class Late(Layout):
+    def lay_out(self):
+        self.inner = LateCounter()
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: type(fault).__name__)
+def test_neither_does_a_model_that_can_not_say_its_state_any_more(fault, tmp_path, caplog):
+    with make(Late, tmp_path / "run") as trainer:
+        trainer.step()
+        counter = trainer.algorithm.policy.model.inner
+        counter.fault = fault
+        trainer.step()
+        said = f"state_dict of model.inner (a LateCounter) raised {type(fault).__name__}: {fault}"
+        assert f"no checkpoint could be written, training goes on: {said}" in caplog.text
+        with pytest.raises(TypeError, match=re.escape(said)):
+            trainer.save(tmp_path / "elsewhere")
+        counter.fault = None
+        counter.count = object()
+        trainer.step()
+        assert "policy.model.inner._extra_state is a object" in caplog.text
+        counter.count = 3
+        trainer.step()
+        assert trainer.run_dir.saved == 4
 
 
 class Secretive(DiscreteDummyEnv):

@@ -89,3 +89,29 @@ def test_mismatch_says_got_expected_and_fix(value, spec, words):
     assert sentence.startswith("obs")
     for word in words:
         assert word in sentence
+
+
+def test_zeros_of_a_spec_are_those_of_a_row():
+    row = TensorDict({"a": torch.ones(2), "b": {"c": torch.ones(1, dtype=torch.int64)}}, [])
+    for form in (NESTED, row):
+        made = specs.zeros(form, (5, 3), torch.device("cpu"))
+        assert {name: (tuple(leaf.shape), leaf.dtype) for name, leaf in specs.named(made, "obs")} == {
+            "obs.a": ((5, 3, 2), torch.float32),
+            "obs.b.c": ((5, 3, 1), torch.int64),
+        }
+        assert not any(leaf.any() for _, leaf in specs.named(made))
+    assert specs.zeros(torch.ones(2, dtype=torch.int32), (3,), torch.device("cpu")).tolist() == [[0, 0]] * 3
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (torch.zeros(4, 1), "a tensor of shape [4, 1]"),
+        (TensorDict({}, [4]), "a TensorDict with batch_size=[4]"),
+        ((1, 2), "a tuple of 2"),
+        ([1, 2], "a list"),
+        (np.zeros(3), "a numpy.ndarray"),
+    ],
+)
+def test_values_are_described_in_one_way(value, said):
+    assert specs.describe(value) == said

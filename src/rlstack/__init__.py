@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .common.errors import HparamsError as HparamsError
     from .common.errors import NonFiniteError as NonFiniteError
     from .common.errors import PolicyFileError as PolicyFileError
+    from .common.errors import RlstackError as RlstackError
     from .distributions import Categorical as Categorical
     from .distributions import Distribution as Distribution
     from .distributions import Normal as Normal
@@ -51,6 +52,7 @@ _HOME = {
     "RecurrentHparams": "hparams",
     "RecurrentHparamsDict": "keywords",
     "RecurrentPolicy": "policies.policy",
+    "RlstackError": "common.errors",
     "Trainer": "training.trainer",
 }
 """The module of each public name."""

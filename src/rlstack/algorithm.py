@@ -11,11 +11,13 @@ import torch
 
 from .common import metrics, random_state
 from .common.device import resolve_device
+from .common.fields import document
 from .common.types import Config, Stats
 from .engine.select import default_block_size, make_backend, make_executor
 from .env.base import EnvFactory, make_env
 from .hparams import Hparams, RecurrentHparams
-from .keywords import HparamsDict, RecurrentHparamsDict, document
+from .keywords import HparamsDict, RecurrentHparamsDict
+from .policies.file import state_of
 from .policies.policy import Policy, RecurrentPolicy
 from .policies.watch import PolicyWatch
 from .ppo.advantages import AdvantageEstimator
@@ -39,7 +41,7 @@ class _PPO(ABC):
     policy_cls: ClassVar[type[Policy] | type[RecurrentPolicy]]
 
     def __init_subclass__(cls) -> None:
-        document(cls, cls.hparams_cls)
+        document(cls, cls.hparams_cls, "Hyperparameters")
 
     def __init__(self, env_cls: EnvFactory, /, **hyperparameters: Any) -> None:
         hparams = self.hparams_cls.parse(hyperparameters)
@@ -184,14 +186,14 @@ class _PPO(ABC):
 
         Raises:
             RuntimeError: If a horizon has been collected that `step` hasn't used.
-            EnvError: If the environment can't say its state.
+            EnvError, TypeError: If the environment, or a module of the policy, can't say its state.
         """
         if self._buffered:
             raise RuntimeError(
                 "a collected horizon is not part of the state: call step() before state_dict()"
             )
         return {
-            "policy": dict(self.policy.state_dict()),
+            "policy": state_of(self.policy),
             "optimizer": self.learner.state_dict(),
             "advantages": self.advantages.state_dict(),
             "collector": self.collector.state_dict(),
@@ -247,8 +249,7 @@ class _PPO(ABC):
         Not before: the update must see observations as the policy saw them while collecting.
         """
         if self._buffered and self.policy.normalizer is not None:
-            buffer = self.collector.buffer
-            self.policy.normalizer.update(buffer.obs[:-1], buffer.endings and buffer.endings.valid)
+            self.policy.normalizer.update(self.collector.buffer.obs[:-1], self.collector.buffer.valid)
         self._buffered = False
 
 

@@ -105,8 +105,25 @@ def any_of(conditions: Sequence[Condition]) -> Or:
     return Or(*conditions)
 
 
+class _Bound(Condition):
+    """Holds when a statistic is at a bound or beyond it."""
+
+    def __init__(self, key: str, bound: float) -> None:
+        _check(key, bound=bound)
+        self.key, self.bound = key, bound
+
+    def __call__(self, stats: Stats) -> bool:
+        """Return whether the statistic is there, and at the bound or beyond it."""
+        value = _read(stats, self.key)
+        return value is not None and self._is_hit(value)
+
+    @abstractmethod
+    def _is_hit(self, value: float) -> bool:
+        """Return whether a value is at the bound or beyond it."""
+
+
 @final
-class HitsLowerBound(Condition):
+class HitsLowerBound(_Bound):
     """Holds when a statistic is at or below a bound.
 
     Args:
@@ -114,18 +131,12 @@ class HitsLowerBound(Condition):
         bound: The bound.
     """
 
-    def __init__(self, key: str, bound: float) -> None:
-        _check(key, bound=bound)
-        self.key, self.bound = key, bound
-
-    def __call__(self, stats: Stats) -> bool:
-        """Return whether the statistic is there and at or below the bound."""
-        value = _read(stats, self.key)
-        return value is not None and value <= self.bound
+    def _is_hit(self, value: float) -> bool:
+        return value <= self.bound
 
 
 @final
-class HitsUpperBound(Condition):
+class HitsUpperBound(_Bound):
     """Holds when a statistic is at or above a bound.
 
     Args:
@@ -133,14 +144,8 @@ class HitsUpperBound(Condition):
         bound: The bound.
     """
 
-    def __init__(self, key: str, bound: float) -> None:
-        _check(key, bound=bound)
-        self.key, self.bound = key, bound
-
-    def __call__(self, stats: Stats) -> bool:
-        """Return whether the statistic is there and at or above the bound."""
-        value = _read(stats, self.key)
-        return value is not None and value >= self.bound
+    def _is_hit(self, value: float) -> bool:
+        return value >= self.bound
 
 
 class _Streak(Condition):

@@ -112,16 +112,8 @@ class Categorical(Distribution):
         return torch.stack(parts, -1) if self._split else parts[0]
 
 
-@final
-class Normal(Distribution):
-    """Real actions, each normal with its own mean and standard deviation.
-
-    For a Bounded action spec their unit is half the distance of the bounds: what was drawn is clipped to
-    [-1, 1] on its way to the environment, and -1 and 1 are the bounds. It is what recipes for MuJoCo do; the
-    log-probability stays that of what was drawn.
-
-    Reads the features `mean` and `log_std`: [N, *A].
-    """
+class _Gaussian(Distribution):
+    """What is drawn is normal, with its own mean and standard deviation for each action."""
 
     squashed = True
 
@@ -137,6 +129,18 @@ class Normal(Distribution):
         """Return the mean: [N, *A]."""
         return self._mean
 
+
+@final
+class Normal(_Gaussian):
+    """Real actions, each normal with its own mean and standard deviation.
+
+    For a Bounded action spec their unit is half the distance of the bounds: what was drawn is clipped to
+    [-1, 1] on its way to the environment, and -1 and 1 are the bounds. It is what recipes for MuJoCo do; the
+    log-probability stays that of what was drawn.
+
+    Reads the features `mean` and `log_std`: [N, *A].
+    """
+
     def to_env(self, drawn: Tensor) -> Tensor:
         """Return what was drawn, clipped to [-1, 1] if the action spec is Bounded: [N, *A]."""
         return drawn.clamp(-1, 1) if isinstance(self.model.action_spec, specs.Bounded) else drawn
@@ -151,7 +155,7 @@ class Normal(Distribution):
 
 
 @final
-class SquashedNormal(Distribution):
+class SquashedNormal(_Gaussian):
     """Real actions in [-1, 1]: the hyperbolic tangent of a normal variable.
 
     What is drawn is the variable before the tangent: where that saturates, the action doesn't tell any more
@@ -159,20 +163,6 @@ class SquashedNormal(Distribution):
 
     Reads the features `mean` and `log_std`, both of the variable: [N, *A].
     """
-
-    squashed = True
-
-    def __init__(self, features: TensorDict, model: "Model | RecurrentModel", /) -> None:
-        super().__init__(features, model)
-        self._mean, self._log_std = _mean_and_log_std(features, model)
-
-    def sample(self) -> Tensor:
-        """Return u = mean + std · ε with ε ~ N(0, 1): [N, *A]."""
-        return self._mean + self._log_std.exp() * torch.randn_like(self._mean)
-
-    def deterministic_sample(self) -> Tensor:
-        """Return the mean: [N, *A]."""
-        return self._mean
 
     def to_env(self, drawn: Tensor) -> Tensor:
         """Return tanh u: [N, *A]."""

@@ -10,12 +10,14 @@ from pydantic.dataclasses import dataclass
 
 from .common.errors import HparamsError
 from .common.other_names import ELSEWHERE
-from .common.validation import validate
+from .common.validation import explained
 from .schedulers import Kind, Schedule, StepScheduler
 
 _CONFIG = ConfigDict(
     arbitrary_types_allowed=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
 )
+
+_explained = explained("a hyperparameter", ELSEWHERE, title="Hyperparameters")
 
 _Positive = Annotated[float, Field(gt=0)]
 
@@ -26,12 +28,13 @@ _Fraction = Annotated[float, Field(ge=0, le=1)]
 _Count = Annotated[int, Field(ge=1)]
 
 
+@_explained
 @dataclass(frozen=True, kw_only=True, config=_CONFIG)
 class Hparams:
     """Hyperparameters of `Algorithm`.
 
     Raises:
-        HparamsError: From `parse`, which says what to change.
+        HparamsError: If a name is unknown or a value can't be, with what to do about it.
     """
 
     env_config: dict[str, Any] | None = None
@@ -134,12 +137,8 @@ class Hparams:
 
     @classmethod
     def parse(cls, values: Mapping[str, Any]) -> Self:
-        """Return the hyperparameters with these values and the defaults for the rest.
-
-        Raises:
-            HparamsError: If a name is unknown or a value can't be, with what to do about it.
-        """
-        return validate(cls, values, "a hyperparameter", ELSEWHERE)
+        """Return the hyperparameters with these values and the defaults for the rest."""
+        return cls(**values)
 
     @property
     def sequence_length(self) -> int:
@@ -185,6 +184,7 @@ class Hparams:
         return size
 
 
+@_explained
 @dataclass(frozen=True, kw_only=True, config=_CONFIG)
 class RecurrentHparams(Hparams):
     """Hyperparameters of `RecurrentAlgorithm`."""

@@ -1,17 +1,13 @@
-"""Hyperparameters as keyword arguments: what editors, `help` and `inspect.signature` know of them.
+"""Hyperparameters as keyword arguments: what editors and static checkers know of them.
 
 Names and types are those of `Hparams`, as a static checker understands them; tests compare the two.
 """
 
-import inspect
-import textwrap
-from collections.abc import Callable
-from dataclasses import fields
-from typing import Any, Literal, TypedDict, get_type_hints
+from collections.abc import Callable, Iterable
+from typing import Any, Literal, Never, Protocol, TypeAlias, TypedDict
 
 import torch
 
-from .hparams import Hparams
 from .schedulers import Kind, Schedule
 
 
@@ -63,34 +59,19 @@ class RecurrentHparamsDict(HparamsDict, total=False):
     seqs_per_state_reset: int
 
 
-def meanings(cls: type) -> dict[str, str]:
-    """Return the texts below the fields of a dataclass of pydantic's, by field, each in one line."""
-    return {
-        name: " ".join(inspect.cleandoc(field.description).split())
-        for base in reversed(cls.__mro__)
-        for name, field in vars(base).get("__pydantic_fields__", {}).items()
-        if field.description
-    }
+class UntypedHparams(Protocol):
+    """Hyperparameters of which static checkers know nothing: a mapping to Any, as files are read into.
 
-
-def document(cls: type, hparams_cls: type[Hparams]) -> None:
-    """Let the signature of a class name all its hyperparameters, and its docstring say what they mean.
-
-    Args:
-        cls: It takes an environment's class and hyperparameters as keywords.
-        hparams_cls: What hyperparameters.
+    A dictionary that is written out has values of some type: it must be a `HparamsDict` or a
+    `RecurrentHparamsDict` then, so checkers refuse misspelled names.
     """
-    hints = get_type_hints(hparams_cls)
-    [env_cls, *_] = list(inspect.signature(cls).parameters.values())[:1]
-    keywords = [
-        inspect.Parameter(
-            field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=hints[field.name]
-        )
-        for field in fields(hparams_cls)
-    ]
-    cls.__signature__ = inspect.Signature([env_cls, *keywords])  # type: ignore[attr-defined]
-    texts = [
-        textwrap.fill(f"{name}: {text}", 100, initial_indent="    ", subsequent_indent="        ")
-        for name, text in meanings(hparams_cls).items()
-    ]
-    cls.__doc__ = "\n".join([inspect.cleandoc(cls.__doc__ or ""), "", "Hyperparameters:", *texts, ""])
+
+    def keys(self) -> Iterable[str]:
+        """Return the names."""
+
+    def __getitem__(self, name: str, /) -> Never:
+        """Return a value; of all types Any alone passes for Never."""
+
+
+AlgorithmConfig: TypeAlias = HparamsDict | RecurrentHparamsDict | UntypedHparams
+"""Hyperparameters by name, for the algorithm of a trainer."""

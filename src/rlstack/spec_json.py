@@ -7,19 +7,8 @@ from typing import Any
 
 import torch
 
-from .specs import (
-    Binary,
-    Bounded,
-    Categorical,
-    Composite,
-    MultiCategorical,
-    OneHot,
-    TensorSpec,
-    Unbounded,
-    kind,
-    leaves,
-    num_values,
-)
+from . import specs
+from .specs import TensorSpec, kind, leaves, num_values
 
 
 def differences(name: str, one: TensorSpec, other: TensorSpec) -> Iterator[tuple[str, str, str]]:
@@ -69,7 +58,7 @@ def _said(leaf: TensorSpec | None) -> str:
 
 def _bounds(one: TensorSpec, other: TensorSpec) -> Iterator[tuple[str, str, str]]:
     """Yield which bound of two leaves of the same form differs first, and how many more do."""
-    if kind(one) is not Bounded:
+    if kind(one) is not specs.Bounded:
         return
     for side in ("low", "high"):
         mine, theirs = (getattr(leaf.space, side).cpu() for leaf in (one, other))
@@ -102,7 +91,7 @@ def from_json(text: str) -> TensorSpec:
 
 
 def _to_plain(spec: TensorSpec) -> dict[str, Any]:
-    if isinstance(spec, Composite):
+    if isinstance(spec, specs.Composite):
         return {"type": "Composite", "keys": {str(key): _to_plain(child) for key, child in spec.items()}}
     cls = kind(spec)
     plain: dict[str, Any] = {
@@ -110,33 +99,33 @@ def _to_plain(spec: TensorSpec) -> dict[str, Any]:
         "shape": list(spec.shape),
         "dtype": str(spec.dtype).removeprefix("torch."),
     }
-    if cls is Bounded:
+    if cls is specs.Bounded:
         plain |= {"low": spec.space.low.tolist(), "high": spec.space.high.tolist()}
-    elif cls is MultiCategorical:
+    elif cls is specs.MultiCategorical:
         plain["nvec"] = spec.nvec.tolist()
-    elif cls in (Categorical, OneHot):
+    elif cls in (specs.Categorical, specs.OneHot):
         plain["n"] = int(spec.space.n)
     return plain
 
 
 def _from_plain(plain: dict[str, Any]) -> TensorSpec:
     if plain["type"] == "Composite":
-        return Composite({key: _from_plain(value) for key, value in plain["keys"].items()})
+        return specs.Composite({key: _from_plain(value) for key, value in plain["keys"].items()})
     shape, dtype = torch.Size(plain["shape"]), getattr(torch, plain["dtype"])
     if not isinstance(dtype, torch.dtype):
         raise ValueError(f"{plain['dtype']!r} is not a dtype of torch")
     match plain["type"]:
         case "Unbounded":
-            return Unbounded(shape, dtype=dtype)
+            return specs.Unbounded(shape, dtype=dtype)
         case "Bounded":
             low, high = (torch.tensor(plain[key], dtype=dtype) for key in ("low", "high"))
-            return Bounded(low, high, shape, dtype=dtype)
+            return specs.Bounded(low, high, shape, dtype=dtype)
         case "Categorical":
-            return Categorical(plain["n"], shape=shape, dtype=dtype)
+            return specs.Categorical(plain["n"], shape=shape, dtype=dtype)
         case "MultiCategorical":
-            return MultiCategorical(plain["nvec"], shape=shape, dtype=dtype)
+            return specs.MultiCategorical(plain["nvec"], shape=shape, dtype=dtype)
         case "Binary":
-            return Binary(shape=shape, dtype=dtype)
+            return specs.Binary(shape=shape, dtype=dtype)
         case "OneHot":
-            return OneHot(plain["n"], shape=shape, dtype=dtype)
+            return specs.OneHot(plain["n"], shape=shape, dtype=dtype)
     raise ValueError(f"{plain['type']!r} is not a spec type")

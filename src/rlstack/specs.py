@@ -81,7 +81,7 @@ def check_spec(spec: object, name: str) -> None:
         ValueError: If a leaf has no dimension, or there is no value that it allows.
     """
     if not isinstance(spec, TensorSpec):
-        raise TypeError(f"{name} is {_describe(spec)}, expected a spec: use {_spec_hint(spec)}")
+        raise TypeError(f"{name} is {describe(spec)}, expected a spec: use {_spec_hint(spec)}")
     for path, leaf in leaves(spec, (name,)):
         cls = kind(leaf)
         if len(leaf.shape) == 0:
@@ -153,7 +153,7 @@ def mismatch(
         if not isinstance(value, TensorDict):
             advice = _ALONE if isinstance(value, tuple) else f"TensorDict(..., batch_size={rows})"
             keys = "the keys of its Composite spec"
-            return f"{name} is {_describe(value)}, expected a TensorDict with {keys}: {advice}"
+            return f"{name} is {describe(value)}, expected a TensorDict with {keys}: {advice}"
         if value.batch_size[:1] != (rows,):
             return (
                 f"{name} has batch size {list(value.batch_size)}, expected [{rows}]: "
@@ -166,7 +166,7 @@ def mismatch(
         return next((part for part in parts if part), None)
     if not isinstance(value, Tensor):
         advice = _ALONE if isinstance(value, tuple) else "convert it with torch.as_tensor"
-        return f"{name} is {_describe(value)}, expected a torch.Tensor: {advice}"
+        return f"{name} is {describe(value)}, expected a torch.Tensor: {advice}"
     # This is asked of every step: two looks cost less than a call.
     if value.is_nested or value.layout is not torch.strided:
         return not_dense(value, name)
@@ -223,16 +223,31 @@ def has_batch(spec: TensorSpec, rows: int) -> bool:
     return all(len(leaf.shape) > 1 and leaf.shape[0] == rows for _, leaf in leaves(spec))
 
 
-def zeros(spec: TensorSpec, shape: tuple[int, ...], device: torch.device) -> Any:
-    """Return zeros of the spec with leading dimensions `shape`: storage to write batches into."""
-    if isinstance(spec, Composite):
-        content = {key: zeros(child, shape, device) for key, child in spec.items()}
+def zeros(form: Any, shape: tuple[int, ...], device: torch.device) -> Any:
+    """Return zeros with leading dimensions `shape` before those of `form`, a spec or one row: storage."""
+    if isinstance(form, Composite | TensorDict):
+        content = {key: zeros(child, shape, device) for key, child in form.items()}
         return TensorDict(content, batch_size=shape, device=device)
-    return torch.zeros((*shape, *spec.shape), dtype=spec.dtype, device=device)
+    return torch.zeros((*shape, *form.shape), dtype=form.dtype, device=device)
 
 
-def _describe(value: object) -> str:
-    """Return an article and the type's name, with its module where that tells something."""
+def named(value: Tensor | TensorDict, *path: str) -> Iterator[tuple[str, Tensor]]:
+    """Yield dotted name and tensor of each leaf of a tensor or TensorDict, below a path."""
+    if isinstance(value, Tensor):
+        yield ".".join(path), value
+    else:
+        for key, part in value.items():
+            yield from named(part, *path, key)
+
+
+def describe(value: object) -> str:
+    """Return in words what a value is: of a tensor its shape, of others the type with its package."""
+    if isinstance(value, Tensor):
+        return f"a tensor of shape {list(value.shape)}"
+    if isinstance(value, TensorDict):
+        return f"a TensorDict with batch_size={list(value.batch_size)}"
+    if isinstance(value, tuple):
+        return f"a tuple of {len(value)}"
     cls = type(value)
     name = cls.__name__ if cls.__module__ == "builtins" else f"{cls.__module__.split('.')[0]}.{cls.__name__}"
     return f"a {name}"

@@ -304,6 +304,32 @@ def test_few_simulations_with_the_batch_dimension_in_their_spec():
         Algorithm(env_cls, **BASE).collect()
 
 
+@pytest.mark.parametrize(("num_envs", "shape"), [(4, (4, 1)), (2000, (2000,)), (4, (4,))])
+def test_actions_with_the_batch_dimension_in_their_spec(num_envs, shape):
+    class Adds(Told):
+        def __init__(self, num_envs, /, **options):
+            super().__init__(num_envs, **options)
+            self.observation_spec, self.action_spec = specs.Unbounded((1,)), specs.Unbounded(shape)
+
+        def reset(self, *, config=None):
+            return torch.zeros(self.num_envs, 1)
+
+        def step(self, action):
+            return {"obs": torch.zeros(self.num_envs, 1) + action, "rewards": torch.zeros(self.num_envs, 1)}
+
+    words = rf"obs has shape \[{num_envs}, {num_envs}.*; if the {num_envs} in the shape \[{num_envs}.*\] of "
+    words += "action_spec counts simulations, leave it out: specs have no batch dimension"
+    with pytest.raises(EnvError, match=words):
+        Algorithm(Adds, **{**BASE, "num_envs": num_envs}).collect()
+
+
+def test_other_faults_of_a_step_say_nothing_of_it():
+    env_cls = type("Raises", (Told,), {"step": lambda env, action: 1 / 0})
+    for num_envs in (1, 4):
+        with pytest.raises(EnvError, match=r"raised ZeroDivisionError: division by zero$"):
+            Algorithm(env_cls, **{**BASE, "num_envs": num_envs}).collect()
+
+
 def test_dimensions_that_happen_to_count_as_many():
     """Three legs of two joints in three simulations: that is no batch dimension."""
 
@@ -335,7 +361,7 @@ def test_dimensions_that_happen_to_count_as_many():
             lambda x: x.T,
             r"obs has shape \[2, 4\], expected \[4, 2\]: transpose it, the batch dimension",
         ),
-        (lambda x: (x, {}), r"obs is a tuple, expected a torch.Tensor: return that alone"),
+        (lambda x: (x, {}), r"obs is a tuple of 2, expected a torch.Tensor: return that alone"),
     ],
 )
 def test_what_to_do_about_other_shapes(bad, words):
@@ -353,7 +379,7 @@ def test_what_to_do_about_other_shapes(bad, words):
         ),
         (gymnasium.spaces.Box(0, 1, (2,)), r"is a gymnasium.Box, expected a spec: use rlstack.specs.Bounded"),
         (gymnasium.spaces.Discrete(2), r"use rlstack.specs.Categorical\(n, shape=\(1,\)\)"),
-        ((2,), "is a tuple, expected a spec: use one of rlstack.specs"),
+        ((2,), "is a tuple of 1, expected a spec: use one of rlstack.specs"),
     ],
 )
 def test_what_is_no_spec_is_told_what_would_be_one(spec, words):

@@ -288,6 +288,9 @@ class TestFloat16:
     ("options", "message"),
     [
         ({"lrr": 0.1}, "optimizer_config.lrr is not an option of Adam: did you mean lr"),
+        ({"learning_rate": 0.1}, "optimizer_config.learning_rate is not an option of Adam: did you mean lr"),
+        ({"params": []}, "optimizer_config.params is not an option of Adam: expected one of lr, betas, eps,"),
+        ({"zzz": 1}, "amsgrad, maximize, decoupled_weight_decay$"),
         ({"lr": -1.0}, "optimizer_config: Invalid learning rate"),
         ({"betas": 3}, "optimizer_config"),
     ],

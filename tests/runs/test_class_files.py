@@ -221,7 +221,7 @@ def test_runs_of_earlier_releases_are_read(project):
     rlstack("train", "thermo_of_old.py:Thermo", *TINY, "--run-dir", "out")
     file = project / "out" / "config.yaml"
     file.write_text(file.read_text().replace("../thermo_of_old.py:Thermo", "thermo_of_old.Thermo"))
-    rlstack("train", "--resume", "out", "--max-updates", "2", "--tracking", "off")
+    assert "after 2 updates" in rlstack("train", "--resume", "out", "--max-updates", "2", "--tracking", "off")
 
 
 def test_a_run_brings_no_code_along(project):
@@ -248,3 +248,6 @@ def test_a_model_of_ones_own_takes_none_of_the_recipes_options(project):
         "        super().__init__(observation_spec, action_spec, hiddens=[4])\n        self.config = {}\n"
     )
     rlstack("train", "cartpole", "model_cls=jobs.py:MM", *TINY, "sgd_minibatch_size=None", "--run-dir", "out")
+    made_with = yaml.safe_load((project / "out" / "config.yaml").read_text())["algorithm_config"]
+    assert made_with["model_cls"] == "../jobs.py:MM"
+    assert not made_with.get("model_config")

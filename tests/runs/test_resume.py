@@ -40,7 +40,7 @@ def through_a_file(algorithm, directory):
     return checkpoint.read(path)
 
 
-def check(cls, env_cls, directory, **changes):
+def assert_goes_on_the_same(cls, env_cls, directory, **changes):
     options = {**BASE, **changes}
     whole = cls(env_cls, **options)
     for _ in range(5):
@@ -73,7 +73,7 @@ MODES = list(
 @pytest.mark.parametrize(("cls", "resets", "amp", "accumulate", "schedule"), MODES, ids=str)
 def test_every_mode(tmp_path, cls, resets, amp, accumulate, schedule):
     size = {"sgd_minibatch_size": 32 if cls is Algorithm else 8}
-    check(
+    assert_goes_on_the_same(
         cls,
         CartPole,
         tmp_path,
@@ -89,7 +89,7 @@ def test_every_mode(tmp_path, cls, resets, amp, accumulate, schedule):
 @pytest.mark.parametrize("env_cls", [ContinuousDummyEnv, DiscreteDummyEnv, MountainCar, Pendulum])
 @pytest.mark.parametrize("resets", [1, -1])
 def test_every_environment(tmp_path, env_cls, resets):
-    check(Algorithm, env_cls, tmp_path, horizons_per_env_reset=resets)
+    assert_goes_on_the_same(Algorithm, env_cls, tmp_path, horizons_per_env_reset=resets)
 
 
 class Remembers(torch.optim.SGD):
@@ -119,7 +119,7 @@ class Remembers(torch.optim.SGD):
     ids=str,
 )
 def test_other_optimizers_and_options(tmp_path, changes):
-    check(Algorithm, CartPole, tmp_path, **changes)
+    assert_goes_on_the_same(Algorithm, CartPole, tmp_path, **changes)
 
 
 def test_a_new_config_of_the_environment_stays(tmp_path):
@@ -163,7 +163,7 @@ def test_an_environment_without_a_state_is_reset(tmp_path, caplog):
     assert "Forgetful has no state_dict" in caplog.text
     assert second.collect()["env/resets"] == 8
     caplog.clear()
-    check(Algorithm, Forgetful, tmp_path / "other", horizons_per_env_reset=1)
+    assert_goes_on_the_same(Algorithm, Forgetful, tmp_path / "other", horizons_per_env_reset=1)
     assert not caplog.text
 
 

@@ -154,8 +154,10 @@ class TestTakingOver:
             trainer = Trainer.resume(tmp_path / "run", track=False) if used else make(tmp_path / "run")
         finally:
             gc.enable()
+        assert trainer.steps == used
         trainer.step()
         trainer.close()
+        assert steps_in(tmp_path / "run") == ([16, 32] if used else [16])
 
     def test_what_could_not_be_made_keeps_nothing(self, tmp_path):
         make(tmp_path / "run").close()
@@ -261,8 +263,9 @@ class TestClosing:
 
     def test_one_without_a_directory_goes_on(self):
         trainer = make(None)
-        trainer.close()
         trainer.step()
+        trainer.close()
+        assert trainer.step()["algorithm/steps"] == 2
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no fork")

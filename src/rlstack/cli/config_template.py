@@ -4,7 +4,7 @@ import textwrap
 from dataclasses import MISSING, fields
 from typing import Any
 
-from ..keywords import meanings
+from ..common.fields import meanings
 from ..runs.class_files import split
 from ..runs.options import CheckpointConfig
 from ..runs.saved_config import ALGORITHMS

@@ -25,7 +25,7 @@ from pydantic.dataclasses import dataclass as checked_dataclass
 from .. import conditions
 from ..common.errors import ConfigError, HparamsError
 from ..common.nested import flatten, merge
-from ..common.validation import check_options, did_you_mean, is_number, validate
+from ..common.validation import check_options, did_you_mean, explained, is_number
 from ..conditions import And, Condition, Or
 from ..runs.class_files import anchor
 from ..runs.class_paths import find_classes
@@ -41,6 +41,7 @@ _CONDITIONS = {
 }
 
 
+@explained("a key")
 @checked_dataclass(frozen=True, kw_only=True, config=ConfigDict(strict=True, use_attribute_docstrings=True))
 class TrainerConfig:
     """How to run the trainer, the environment's and the algorithm's options apart."""
@@ -125,7 +126,7 @@ class RunConfig:
         if own_env and env is not None:
             mistakes.of("", resolve, env, {}, algorithm, base)
         env = None if env is None else anchor(env, base or Path())
-        trainer = mistakes.of("trainer.", validate, TrainerConfig, given.get("trainer", {}), "a key")
+        trainer = mistakes.of("trainer.", lambda: TrainerConfig(**given.get("trainer", {})))
         options = given.get("trainer", {}).get("checkpoint_config")
         if isinstance(options, dict):
             mistakes.of("trainer.checkpoint_config.", CheckpointConfig.parse, options)

@@ -1,15 +1,19 @@
 """Every error that rlstack raises on purpose, under one base."""
 
 
-class NonFiniteError(ArithmeticError):
+class RlstackError(Exception):
+    """The base of all of them; each is one of Python's, too, a ValueError for example."""
+
+
+class NonFiniteError(RlstackError, ArithmeticError):
     """Data, a loss or a gradient is NaN or infinite; the policy was not updated with it."""
 
 
-class HparamsError(ValueError):
+class HparamsError(RlstackError, ValueError):
     """A hyperparameter is unknown, of the wrong type, out of range, or at odds with another one."""
 
 
-class EnvError(ValueError):
+class EnvError(RlstackError, ValueError):
     """An environment broke its contract or raised an error; says where, and what to change."""
 
 
@@ -17,21 +21,21 @@ class ConfigError(HparamsError):
     """A configuration is wrong; says where, what was expected, and what was probably meant."""
 
 
-class CheckpointError(ValueError):
+class CheckpointError(RlstackError, ValueError):
     """A checkpoint is damaged, is none, or is that of another run; says which file and why."""
 
 
-class PolicyFileError(ValueError):
+class PolicyFileError(RlstackError, ValueError):
     """A file is no policy, is damaged, or needs a class that wasn't handed over."""
 
 
-class CaptureError(RuntimeError):
+class CaptureError(RlstackError, RuntimeError):
     """Something can't be recorded and replayed; says what, and what to change."""
 
 
-class TrackingError(RuntimeError):
+class TrackingError(RlstackError, RuntimeError):
     """A run's metrics can't be sent to MLflow; says why, and what to do."""
 
 
-class RunDirError(ValueError):
+class RunDirError(RlstackError, ValueError):
     """A run directory is none, holds another run, or is in use."""

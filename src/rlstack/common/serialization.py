@@ -58,7 +58,10 @@ def pack(tree: Any, name: str) -> tuple[Any, dict[str, Tensor]]:
                 return [walk(item, f"{path}.{n}") for n, item in enumerate(value)]
             case tuple():
                 return {"tuple": [walk(item, f"{path}.{n}") for n, item in enumerate(value)]}
-        raise TypeError(f"{path} is a {type(value).__name__}, which a checkpoint can't hold")
+        raise TypeError(
+            f"{path} is a {type(value).__name__}, which a checkpoint can't hold: keep it as numbers, texts, "
+            "lists, dictionaries or tensors"
+        )
 
     return walk(tree, name), tensors
 

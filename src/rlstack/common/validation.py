@@ -1,7 +1,7 @@
 """Values checked, with errors that say what to change."""
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import fields
 from difflib import get_close_matches
 from numbers import Real
@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from .errors import HparamsError
+from .fields import document
 
 
 def is_number(value: object) -> bool:
@@ -20,35 +21,44 @@ def is_number(value: object) -> bool:
 _T = TypeVar("_T")
 
 
-def validate(
-    cls: type[_T], values: Mapping[str, Any], what: str, elsewhere: Mapping[str, str] | None = None
-) -> _T:
-    """Return a dataclass of pydantic's with these values.
+def explained(
+    what: str, elsewhere: Mapping[str, str] | None = None, *, title: str = "Fields"
+) -> Callable[[type[_T]], type[_T]]:
+    """Return a decorator that lets a dataclass of pydantic's say what to change, and what its fields mean.
+
+    It raises an HparamsError, a line for each name that is unknown and each value that can't be.
 
     Args:
-        cls: The dataclass.
-        values: Of its fields, by name.
         what: What a field of it is, for errors.
         elsewhere: What to write instead of names that others give to fields, as the end of a sentence.
-
-    Raises:
-        HparamsError: If names are unknown or values can't be, a line for each, with what to do about it.
+        title: What its fields are called in its docstring.
     """
-    names = [field.name for field in fields(cls)]  # type: ignore[arg-type]
     known = elsewhere or {}
-    faults = {
-        name: f"{name} is not {what}" + (f": {known[name]}" if name in known else did_you_mean(name, names))
-        for name in values
-        if name not in names
-    }
-    try:
-        made = cls(**{name: value for name, value in values.items() if name in names})
-    except ValidationError as error:
-        for detail in error.errors():
-            faults.setdefault(".".join(map(str, detail["loc"][:1])), _explain(detail))
-    if faults:
-        raise HparamsError("\n".join(faults.values()))
-    return made
+
+    def decorate(cls: type[_T]) -> type[_T]:
+        make: Callable[..., None] = cls.__init__
+        names = [field.name for field in fields(cls)]  # type: ignore[arg-type]
+
+        def init(self: _T, /, **values: Any) -> None:
+            faults = {
+                name: f"{name} is not {what}"
+                + (f": {known[name]}" if name in known else did_you_mean(name, names))
+                for name in values
+                if name not in names
+            }
+            try:
+                make(self, **{name: value for name, value in values.items() if name in names})
+            except ValidationError as error:
+                for detail in error.errors():
+                    faults.setdefault(".".join(map(str, detail["loc"][:1])), _explain(detail))
+            if faults:
+                raise HparamsError("\n".join(faults.values()))
+
+        cls.__init__ = init  # type: ignore[assignment]
+        document(cls, cls, title)
+        return cls
+
+    return decorate
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -58,13 +68,29 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f": did you mean {near[0]}?" if near else f": expected one of {', '.join(known)}"
 
 
-def check_options(options: Mapping[str, Any], callee: Callable[..., Any], name: str) -> None:
+def check_options(
+    options: Mapping[str, Any],
+    callee: Callable[..., Any],
+    name: str,
+    *,
+    by_position: int = 0,
+    elsewhere: Mapping[str, str] | None = None,
+    unsaid: Collection[str] = (),
+) -> None:
     """Refuse options that a callable doesn't take by keyword.
+
+    Args:
+        options: By name.
+        callee: What takes them.
+        name: What they are, for errors.
+        by_position: How many arguments it is handed before them.
+        elsewhere: Its names of options that others call otherwise, by those names.
+        unsaid: Options that it takes, but errors don't offer.
 
     Raises:
         HparamsError: If any are unknown, a line for each with the name that was probably meant.
     """
-    parameters = inspect.signature(callee).parameters.values()
+    parameters = list(inspect.signature(callee).parameters.values())[by_position:]
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         return
     known = [
@@ -73,8 +99,15 @@ def check_options(options: Mapping[str, Any], callee: Callable[..., Any], name: 
         if parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD)
     ]
     of = f"is not an option of {getattr(callee, '__name__', callee)}"
-    if unknown := [option for option in options if option not in known]:
-        raise HparamsError("\n".join(f"{name}.{key} {of}{did_you_mean(key, known)}" for key in unknown))
+    offered = [option for option in known if option not in unsaid]
+    faults = []
+    for key in options:
+        if key not in known:
+            meant = (elsewhere or {}).get(key)
+            advice = f": did you mean {meant}?" if meant in known else did_you_mean(key, offered)
+            faults.append(f"{name}.{key} {of}{advice}")
+    if faults:
+        raise HparamsError("\n".join(faults))
 
 
 def _explain(detail: Any) -> str:

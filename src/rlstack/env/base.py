@@ -199,26 +199,41 @@ def checked_step(
     Raises:
         EnvError: If they don't fit the specs, or the environment raised an error.
     """
-    name = type(env).__name__
-    with _faults(f"{name}.step (step {step} of the horizon)"):
-        out = env.step(detached(action))
+    name, where = type(env).__name__, f"step (step {step} of the horizon)"
     try:
-        if isinstance(out, Tensor):
-            raise TypeError
-        obs, rewards = out[OBS], out[REWARDS]
-    except (KeyError, TypeError, IndexError):
-        raise EnvError(
-            f'{name}.step returned {_contents(out)}, expected a TensorDict with "{OBS}" and "{REWARDS}"'
-        ) from None
-    where = f"step (step {step} of the horizon)"
-    _check_obs(env, obs, num_envs, where, device, spec)
-    number = _reward_spec(torch.get_default_dtype())
-    if problem := specs.mismatch(rewards, number, num_envs, REWARDS, device):
-        raise EnvError(f"{name}.{where}: {problem}")
-    ending = read_ending(out, f"{name}.{where}", num_envs, device, spec or env.observation_spec)
-    if notice is not None and (said := unread_keys(out, name)):
-        notice(said)
-    return detached(obs), detached(rewards), ending
+        with _faults(f"{name}.{where}"):
+            out = env.step(detached(action))
+        try:
+            if isinstance(out, Tensor):
+                raise TypeError
+            obs, rewards = out[OBS], out[REWARDS]
+        except (KeyError, TypeError, IndexError):
+            raise EnvError(
+                f'{name}.step returned {_contents(out)}, expected a TensorDict with "{OBS}" and "{REWARDS}"'
+            ) from None
+        _check_obs(env, obs, num_envs, where, device, spec)
+        number = _reward_spec(torch.get_default_dtype())
+        if problem := specs.mismatch(rewards, number, num_envs, REWARDS, device):
+            raise EnvError(f"{name}.{where}: {problem}")
+        ending = read_ending(out, f"{name}.{where}", num_envs, device, spec or env.observation_spec)
+        if notice is not None and (said := unread_keys(out, name)):
+            notice(said)
+        return detached(obs), detached(rewards), ending
+    except EnvError as error:
+        if hint := _batch_hint(env, num_envs):
+            raise EnvError(f"{error}; {hint}") from error
+        raise
+
+
+def _batch_hint(env: Any, num_envs: int) -> str | None:
+    """Return what to do if actions have a dimension too many, where that may be."""
+    for path, leaf in specs.leaves(getattr(env, "action_spec", None), ("action_spec",)):
+        if num_envs > 1 and isinstance(leaf, specs.TensorSpec) and leaf.shape[:1] == (num_envs,):
+            return (
+                f"if the {num_envs} in the shape {list(leaf.shape)} of {'.'.join(path)} counts simulations, "
+                "leave it out: specs have no batch dimension"
+            )
+    return None
 
 
 def env_state(env: Any) -> dict[str, Any] | None:

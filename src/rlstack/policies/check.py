@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from tensordict import TensorDict
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from .. import specs
 from ..common.random_state import keep_random_state
@@ -55,12 +56,19 @@ def _check_layers(model: nn.Module) -> None:
 
 
 def _check_parameters(model: nn.Module) -> None:
-    """Refuse parameters with gaps or repeats in memory: fused optimizers would write beyond their elements.
+    """Refuse parameters without a size, and those with gaps or repeats in memory.
+
+    Fused optimizers would write beyond the elements of the latter.
 
     Raises:
         TypeError: If there is one, with what to do.
     """
     for name, parameter in model.named_parameters():
+        if is_lazy(parameter):
+            raise TypeError(
+                f"model.{name} has no size yet, as those of lazy layers before they are first run: give the "
+                "layer its sizes, or run the model once when it is made"
+            )
         if not is_dense(parameter):
             raise TypeError(
                 f"model.{name} is a view with gaps or repeats in memory, or sparse, which can't be trained: "
@@ -73,17 +81,16 @@ def _problems(policy: Policy | RecurrentPolicy, obs: Batch) -> Iterator[str]:
     model, distribution = type(policy.model).__name__, policy.distribution_cls.__name__
     state = policy.initial_state(_ROWS)
     names, batch = ["features", "values"], [_ROWS]
-    if state is None:
-        outputs = policy.model(obs)
-    else:
-        outputs = policy.model(obs.unsqueeze(1), state)
+    with _raising(policy):
+        outputs = policy.model(obs) if state is None else policy.model(obs.unsqueeze(1), state)
+    if state is not None:
         names, batch = [*names, "state"], [_ROWS, 1]
     if not isinstance(outputs, tuple) or len(outputs) != len(names):
-        yield f"{model}.forward returned {_describe(outputs)}, expected ({', '.join(names)})"
+        yield f"{model}.forward returned {specs.describe(outputs)}, expected ({', '.join(names)})"
         return
     features, values, *_ = outputs
     if not isinstance(features, TensorDict) or list(features.batch_size) != batch:
-        got = _describe(features)
+        got = specs.describe(features)
         yield f"features of {model} is {got}, expected a TensorDict with batch_size={batch}"
         return
     yield from _wrong_shape(f"values of {model}", values, [*batch, 1])
@@ -133,11 +140,22 @@ def _differences(policy: Policy | RecurrentPolicy, obs: Batch) -> Iterator[str]:
 
 def _results(policy: Policy | RecurrentPolicy, obs: Batch, state: TensorDict | None) -> dict[str, Tensor]:
     """Return what the model says of observations [B, ...], each part by its name."""
-    features, values, state = policy.forward_step(obs, state)
-    named = {f"the feature {_dotted(key)}": part for key, part in features.items(True, True)}
+    with _raising(policy):
+        features, values, state = policy.forward_step(obs, state)
+    found = {f"the feature {name}": part for name, part in specs.named(features)}
     if state is not None:
-        named |= {f"the state {_dotted(key)}": part for key, part in state.items(True, True)}
-    return {**named, "the value": values}
+        found |= {f"the state {name}": part for name, part in specs.named(state)}
+    return {**found, "the value": values}
+
+
+@contextmanager
+def _raising(policy: Policy | RecurrentPolicy) -> Iterator[None]:
+    """Say of whatever the model raises that it does."""
+    try:
+        yield
+    except Exception as error:
+        said = f"{type(policy.model).__name__}.forward raised {type(error).__name__}: {error}"
+        raise ValueError(f"{said} (in the trial before training)") from error
 
 
 def _is_close(one: Tensor, other: Tensor) -> bool:
@@ -145,10 +163,6 @@ def _is_close(one: Tensor, other: Tensor) -> bool:
     if one.dtype.is_floating_point:
         return torch.allclose(one, other, rtol=1e-3, atol=1e-4, equal_nan=True)
     return torch.equal(one, other)
-
-
-def _dotted(key: str | tuple[str, ...]) -> str:
-    return key if isinstance(key, str) else ".".join(key)
 
 
 def _random_obs(spec: specs.TensorSpec, device: torch.device) -> Any:
@@ -189,14 +203,4 @@ def _wrong_shape(name: str, value: object, shape: list[int]) -> Iterator[str]:
     if isinstance(value, Tensor) and (problem := specs.not_dense(value, name)):
         yield problem
     elif not isinstance(value, Tensor) or list(value.shape) != shape:
-        yield f"{name} is {_describe(value)}, expected a tensor of shape {shape}"
-
-
-def _describe(value: object) -> str:
-    if isinstance(value, Tensor):
-        return f"a tensor of shape {list(value.shape)}"
-    if isinstance(value, TensorDict):
-        return f"a TensorDict with batch_size={list(value.batch_size)}"
-    if isinstance(value, tuple):
-        return f"a tuple of {len(value)}"
-    return f"a {type(value).__name__}"
+        yield f"{name} is {specs.describe(value)}, expected a tensor of shape {shape}"

@@ -19,7 +19,7 @@ from .. import distributions, spec_json
 from ..common.atomic_files import write_file
 from ..common.errors import PolicyFileError
 from ..common.public_names import public_name
-from ..common.serialization import storable
+from ..common.serialization import pack, storable, unpack
 from ..models import lstm, mlp
 
 _FORMAT, _UNSEALED = "rlstack.policy.2", "rlstack.policy.1"
@@ -29,44 +29,74 @@ _NO_CHECKSUM = "0" * 64
 
 _CHECKSUM = re.compile(rb'\A.{8}\{"__metadata__":\{"rlstack":"\{\\"checksum\\": \\"([0-9a-f]{64})\\"', re.S)
 
+_EXTRA = "policy"
+"""Where tensors lie that are in what modules' `get_extra_state` returns; no parameter's name begins so."""
+
 _COMPILED = "_orig_mod"
 """Where torch.compile keeps the module that it wraps."""
 
 
-def write(
-    path: str | os.PathLike[str], tensors: Mapping[str, Tensor], description: Mapping[str, Any]
-) -> None:
-    """Write tensors and a description that JSON can hold; an older file is replaced at once, when complete.
+def state_of(policy: nn.Module) -> dict[str, Any]:
+    """Return a policy's `state_dict`: tensors, and whatever its modules' `get_extra_state` returns.
+
+    Raises:
+        TypeError: If a module can't say its state, whatever it raises.
+    """
+    try:
+        return dict(policy.state_dict())
+    except Exception as error:
+        name, module = _first_without_state(policy)
+        raise TypeError(
+            f"state_dict of {name} (a {type(module).__name__}) raised {type(error).__name__}: {error}; "
+            "let it return tensors and plain data"
+        ) from error
+
+
+def _first_without_state(policy: nn.Module) -> tuple[str, nn.Module]:
+    """Return name and module of the innermost one whose `state_dict` raises an error."""
+    for name, module in reversed([*policy.named_modules()]):
+        try:
+            module.state_dict()
+        except Exception:
+            return name or "the policy", module
+    return "the policy", policy
+
+
+def write(path: str | os.PathLike[str], state: Mapping[str, Any], description: Mapping[str, Any]) -> None:
+    """Write a policy's state and a description that JSON can hold; an older file is replaced when complete.
 
     Raises:
         ValueError: If JSON can't hold the description.
-        TypeError: If no file can hold a tensor.
+        TypeError: If no file can hold a part of the state.
         OSError: If the file can't be written; an older one is left as it was.
     """
-    data = save(*as_stored(tensors, description))
-    checksum = hashlib.sha256(data).hexdigest()
-    write_file(Path(path), data.replace(_NO_CHECKSUM.encode(), checksum.encode(), 1))
+    write_file(Path(path), as_stored(state, description))
 
 
-def as_stored(
-    tensors: Mapping[str, Tensor], description: Mapping[str, Any]
-) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Return copies of tensors as a file holds them, and its metadata, with zeros in place of the checksum.
+def as_stored(state: Mapping[str, Any], description: Mapping[str, Any]) -> bytes:
+    """Return what `write` writes.
 
     Raises:
         ValueError: If JSON can't hold the description.
-        TypeError: If no file can hold a tensor.
+        TypeError: If no file can hold a part of the state.
     """
+    extra = {key: value for key, value in state.items() if not isinstance(value, Tensor)}
+    tensors = {key: storable(value, key) for key, value in state.items() if key not in extra}
     sealed = {"checksum": _NO_CHECKSUM, "format": _FORMAT, **description}
+    if extra:
+        sealed["extra"], parts = pack(extra, _EXTRA)
+        tensors |= parts
     try:
         metadata = {"rlstack": json.dumps(sealed)}
     except TypeError as error:
         raise ValueError(f"the policy's description, model_config among it, can't be JSON: {error}") from None
-    return {key: storable(value, key) for key, value in tensors.items()}, metadata
+    data = save(tensors, metadata)
+    checksum = hashlib.sha256(data).hexdigest()
+    return data.replace(_NO_CHECKSUM.encode(), checksum.encode(), 1)
 
 
-def read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return the tensors and the description of a file that `write` wrote.
+def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the state and the description of a file that `write` wrote.
 
     Raises:
         PolicyFileError: If it is no such file, or is damaged.
@@ -77,8 +107,8 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any
     return parse(Path(path).read_bytes(), path)
 
 
-def parse(data: bytes, path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return the tensors, by name in the names' order, and the description that a file's bytes hold.
+def parse(data: bytes, path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the state, its tensors in their names' order, and the description that a file's bytes hold.
 
     Raises:
         PolicyFileError: If they aren't what `write` wrote, or are damaged.
@@ -99,7 +129,12 @@ def parse(data: bytes, path: str | os.PathLike[str]) -> tuple[dict[str, Tensor],
     if not isinstance(description, dict) or description.pop("format", None) != expected:
         raise PolicyFileError(f"{path} is damaged, or not of the format {expected}")
     description.pop("checksum", None)
-    return tensors, description
+    try:
+        extra = unpack(description.pop("extra", {"dict": []}), tensors)
+        state = {key: value for key, value in tensors.items() if not key.startswith(f"{_EXTRA}.")}
+        return state | extra, description
+    except (TypeError, ValueError, RecursionError) as error:
+        raise PolicyFileError(f"{path} is damaged: {error}") from error
 
 
 def make_parts(

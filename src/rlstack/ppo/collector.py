@@ -19,7 +19,6 @@ from ..env.spec_watch import SpecWatch
 from ..hparams import Hparams, RecurrentHparams
 from .advantages import RewardMoments
 from .backend import Backend
-from .endings import Endings
 from .episodes import Episodes, without_none
 from .faults import nonfinite_error, range_error
 from .reward_watch import RewardWatch
@@ -200,8 +199,7 @@ class Collector:
         try:
             rollout(deterministic=deterministic)
             self._sequences = self._count_sequences(self.buffer.horizon // self.buffer.seq_len)
-            valid = self.buffer.endings and self.buffer.endings.valid
-            stats = reward_stats(self.buffer.rewards.to(torch.float64), valid)
+            stats = reward_stats(self.buffer.rewards.to(torch.float64), self.buffer.valid)
             stats |= self._episodes.take(self.buffer)
             moments = sums()._asdict() if sums else {}
             read = read_back({**stats, **moments, "is_sound": self.buffer.is_sound()})
@@ -277,15 +275,7 @@ class Collector:
         if self._ending_keys is None:
             self._ending_keys = () if ending is None else ending.keys
         if buffer.endings is None and ending is not None and self._ending_keys:
-            buffer.endings = Endings(
-                ending.keys,
-                self.policy.observation_spec,
-                self.policy.state_spec,
-                num_envs=buffer.num_envs,
-                horizon=buffer.horizon,
-                device=self.policy.device,
-                waits=self._reads_wait,
-            )
+            buffer.add_endings(ending.keys, waits=self._reads_wait)
             if self.notice is not None and (said := without_final_obs(ending, type(self.env).__name__)):
                 self.notice(said)
         where = f"{type(self.env).__name__}.step (step {t} of the horizon)"

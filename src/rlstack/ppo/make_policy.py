@@ -25,7 +25,7 @@ def make_policy(
         if model is None:
             model_cls = hparams.model_cls or policy_cls.default_model_cls(env.action_spec)
             options = hparams.model_config or {}
-            check_options(options, model_cls, "model_config")
+            check_options(options, model_cls, "model_config", by_position=2)
             model = model_cls(env.observation_spec, env.action_spec, **options)
         policy = policy_cls(
             model, hparams.distribution_cls, normalize_observations=hparams.normalize_observations

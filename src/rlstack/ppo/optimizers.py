@@ -16,6 +16,9 @@ from ..hparams import Hparams
 
 _log = logging.getLogger(__name__)
 
+_CHOSEN = ("foreach", "fused", "capturable", "differentiable")
+"""How an optimizer computes: rlstack knows what is fastest."""
+
 
 def make_optimizer(
     hparams: Hparams, parameters: list[nn.Parameter], device: torch.device
@@ -38,7 +41,9 @@ def make_optimizer(
     if "lr" not in known and all(each.kind is not each.VAR_KEYWORD for each in known.values()):
         raise HparamsError(f"optimizer_cls is {cls.__name__}, which takes no learning rate lr: use another")
     options = {"lr": 1e-3, **(hparams.optimizer_config or {})}
-    check_options(options, cls, "optimizer_config")
+    check_options(
+        options, cls, "optimizer_config", by_position=1, elsewhere={"learning_rate": "lr"}, unsaid=_CHOSEN
+    )
     for name, value in options.items():
         default = 0.0 if name == "lr" else known[name].default if name in known else None
         expected = _expectation(value, default)
@@ -47,7 +52,7 @@ def make_optimizer(
         if expected:
             raise HparamsError(f"optimizer_config.{name} is {value!r}, expected {expected}")
     lr = options["lr"]
-    if "fused" in known and not {"fused", "foreach", "differentiable", "capturable"} & set(options):
+    if "fused" in known and not options.keys() & {*_CHOSEN}:
         options["fused"] = True
         if can_record(device) and "capturable" in known:
             options["lr"] = torch.tensor(float(options["lr"]), dtype=torch.float32, device=device)

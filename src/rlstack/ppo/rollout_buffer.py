@@ -53,8 +53,9 @@ class RolloutBuffer:
         device: torch.device,
     ) -> None:
         self.num_envs, self.horizon, self.seq_len = num_envs, horizon, seq_len
+        self._specs = observation_spec, state_spec
         self.obs = specs.zeros(observation_spec, (horizon + 1, num_envs), device)
-        self.drawn = _zeros(drawn, (horizon, num_envs), device)
+        self.drawn = specs.zeros(drawn[0], (horizon, num_envs), device)
         self.logp = torch.zeros((horizon, num_envs, 1), device=device)
         self.values = torch.zeros((horizon + 1, num_envs, 1), device=device)
         self.rewards = torch.zeros((horizon, num_envs, 1), device=device)
@@ -76,6 +77,21 @@ class RolloutBuffer:
             if part is not None:
                 found += [part] if isinstance(part, Tensor) else list(part.values(True, True))
         return found if self.endings is None else [*found, *self.endings.tensors()]
+
+    @property
+    def valid(self) -> Tensor | None:
+        """[T, B, 1], bool. Which steps were real transitions; None if all were."""
+        return None if self.endings is None else self.endings.valid
+
+    def add_endings(self, keys: tuple[str, ...], *, waits: bool) -> None:
+        """Make room for endings.
+
+        Args:
+            keys: What the environment says of them.
+            waits: Whether to read a number from the device means to wait for it.
+        """
+        sizes = {"num_envs": self.num_envs, "horizon": self.horizon}
+        self.endings = Endings(keys, *self._specs, **sizes, device=self.logp.device, waits=waits)
 
     def clear(self) -> None:
         """Set everything to zero."""
@@ -123,16 +139,12 @@ class RolloutBuffer:
         return min(found, key=lambda fault: fault[0])[1:] if found else None
 
     def _real_parts(self) -> Iterator[tuple[str, Tensor]]:
-        named = [(OBS, self.obs), (REWARDS, self.rewards), ("actions", self.drawn)]
-        named += [("logp", self.logp), ("values", self.values)]
+        parts = [(OBS, self.obs), (REWARDS, self.rewards), ("actions", self.drawn)]
+        parts += [("logp", self.logp), ("values", self.values)]
         if self.endings is not None:
-            named.append(("the value of final_obs", self.endings.values))
-        for name, value in named:
-            if isinstance(value, Tensor):
-                tensors = [(name, value)]
-            else:
-                tensors = [(".".join((name, *_path(key))), leaf) for key, leaf in value.items(True, True)]
-            yield from ((key, tensor) for key, tensor in tensors if tensor.is_floating_point())
+            parts.append(("the value of final_obs", self.endings.values))
+        for name, value in parts:
+            yield from (leaf for leaf in specs.named(value, name) if leaf[1].is_floating_point())
 
 
 class LossInputs(NamedTuple):
@@ -222,10 +234,9 @@ class Sequences:
 
     def _weights(self, rows: slice | Tensor, whole: slice | Tensor) -> Tensor | None:
         """Return the weights of rows [N · L, 1] of a minibatch."""
-        endings = self._buffer.endings
-        if endings is None or endings.valid is None:
+        if self._buffer.valid is None:
             return None
-        valid = endings.valid.view(-1, 1).to(self._columns.dtype)
+        valid = self._buffer.valid.view(-1, 1).to(self._columns.dtype)
         return _at(valid, rows) / _at(valid, self._rows(whole)).mean().clamp_min(
             torch.finfo(valid.dtype).tiny
         )
@@ -269,15 +280,3 @@ def microbatches(index: slice | Tensor, size: int) -> Iterator[slice | Tensor]:
             yield slice(start, min(start + size, index.stop))
     else:
         yield from index.split(size)
-
-
-def _zeros(example: Batch, shape: tuple[int, int], device: torch.device) -> Any:
-    """Return zeros like the rows of an example, with leading dimensions `shape`."""
-    if isinstance(example, Tensor):
-        return torch.zeros((*shape, *example.shape[1:]), dtype=example.dtype, device=device)
-    content = {key: _zeros(value, shape, device) for key, value in example.items()}
-    return TensorDict(content, batch_size=shape, device=device)
-
-
-def _path(key: str | tuple[str, ...]) -> tuple[str, ...]:
-    return (key,) if isinstance(key, str) else key

@@ -26,13 +26,12 @@ from typing import Any, final
 
 from safetensors import SafetensorError
 from safetensors.torch import load, save
-from torch import Tensor
 
 from ..common import errors
 from ..common.atomic_files import discard, remove, sync_directory, write_file
 from ..common.errors import CheckpointError
 from ..common.serialization import pack, unpack
-from ..policies.file import as_stored, parse
+from ..policies.file import as_stored, parse, state_of
 
 _FORMAT = "rlstack.checkpoint.1"
 
@@ -85,7 +84,7 @@ def check(policy: Any, state: Mapping[str, Any]) -> None:
     Raises:
         TypeError, ValueError: With where it is.
     """
-    as_stored(policy.state_dict(), policy.description)
+    as_stored(state_of(policy), policy.description)
     pack(state.get("optimizer"), "optimizer")
     pack({key: value for key, value in state.items() if key not in ("policy", "optimizer")}, "state")
 
@@ -264,7 +263,7 @@ def prune(directory: Path, keep: int, last: Path) -> None:
 
 def _read(path: Path) -> Checkpoint:
     said = manifest(path)
-    contents: dict[str, dict[str, Tensor]] = {}
+    contents: dict[str, dict[str, Any]] = {}
     policy: dict[str, Any] = {}
     for name in _FILES:
         file, expected = path / name, said["files"][name]

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from ..common.errors import CheckpointError
 from . import checkpoint
 
@@ -29,7 +31,7 @@ def inspect(path: Path) -> dict[str, Any]:
     where = find_checkpoint(path)
     said = checkpoint.read(where)
     manifest = checkpoint.manifest(where)
-    tensors = said.state["policy"].values()
+    tensors = [value for value in said.state["policy"].values() if isinstance(value, Tensor)]
     return {
         "checkpoint": str(where),
         "bytes": sum(entry["size"] for entry in manifest["files"].values()),

@@ -8,18 +8,23 @@ from pydantic.dataclasses import dataclass
 
 from ..common.errors import HparamsError
 from ..common.types import Config
-from ..common.validation import validate
+from ..common.validation import explained
 
 OnNonFinite: TypeAlias = Literal["raise", "skip", "restore"]
 """What to do after NaN or infinity."""
 
 
-@dataclass(frozen=True, kw_only=True, config=ConfigDict(strict=True, allow_inf_nan=False))
+@explained("an option of checkpoint_config", title="Options")
+@dataclass(
+    frozen=True,
+    kw_only=True,
+    config=ConfigDict(strict=True, allow_inf_nan=False, use_attribute_docstrings=True),
+)
 class CheckpointConfig:
     """When to write a checkpoint, and which ones to keep.
 
     Raises:
-        HparamsError: From `parse`, which says what to change.
+        HparamsError: If a name is unknown or a value can't be, with what to do about it.
     """
 
     every_updates: Annotated[int, Field(ge=1)] | None = None
@@ -35,12 +40,8 @@ class CheckpointConfig:
 
     @classmethod
     def parse(cls, values: Mapping[str, Any]) -> Self:
-        """Return the options with these values and the defaults for the rest.
-
-        Raises:
-            HparamsError: If a name is unknown or a value can't be, with what to do about it.
-        """
-        return validate(cls, values, "an option of checkpoint_config")
+        """Return the options with these values and the defaults for the rest."""
+        return cls(**values)
 
 
 def check_trainer(run_dir: Any, checkpoint_config: Config | None, on_nonfinite: str) -> None:

@@ -13,6 +13,7 @@ from ..algorithm import Algorithm, RecurrentAlgorithm
 from ..common import errors
 from ..common.errors import HparamsError
 from ..common.nested import flatten, same
+from ..policies.file import as_stored, parse, state_of
 from ..ppo.collector import begun_anew
 from ..spec_json import differences, from_json
 from . import checkpoint
@@ -23,17 +24,28 @@ _log = logging.getLogger(__name__)
 _FIXED = ("optimizer_cls",)
 """Hyperparameters that a checkpoint is bound to, beside those in the policy's description."""
 
+_OR_KEEP_NOTHING = "or train without a run_dir, which keeps nothing"
+
 
 def check_can_be_kept(algorithm: Algorithm | RecurrentAlgorithm) -> None:
     """Refuse an algorithm whose checkpoints no file could hold, as far as that shows before training.
 
     Raises:
-        HparamsError: With what can't be written.
+        HparamsError: With what can't be written, or be gone on from.
     """
+    policy = algorithm.policy
     try:
-        checkpoint.check(algorithm.policy, {"optimizer": algorithm.learner.example_state})
+        checkpoint.check(policy, {"optimizer": algorithm.learner.example_state})
     except (TypeError, ValueError) as error:
-        raise HparamsError(f"{error}; or train without a run_dir, which keeps nothing") from error
+        raise HparamsError(f"{error}; {_OR_KEEP_NOTHING}") from error
+    state, _ = parse(as_stored(state_of(policy), policy.description), "the policy")
+    try:
+        policy.load_state_dict(state)
+    except Exception as error:
+        raise HparamsError(
+            f"the policy can't load what it saves ({type(error).__name__}: {error}): mend that; "
+            f"{_OR_KEEP_NOTHING}"
+        ) from error
 
 
 def state_for(algorithm: Algorithm | RecurrentAlgorithm, said: checkpoint.Checkpoint) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 from ..algorithm import Algorithm, RecurrentAlgorithm
 from ..common.atomic_files import write_file
@@ -12,7 +12,7 @@ from ..common.errors import ConfigError, RunDirError
 from ..common.nested import flatten, same
 from ..common.types import Config
 from ..env.base import EnvFactory
-from ..keywords import RecurrentHparamsDict
+from ..keywords import AlgorithmConfig
 from ..ppo.params import texts
 from .checkpoint import Checkpoint
 from .class_paths import find_class, find_classes
@@ -28,9 +28,6 @@ ALGORITHMS: dict[str, type[Algorithm] | type[RecurrentAlgorithm]] = {
 CONFIG = "config.yaml"
 
 _log = logging.getLogger(__name__)
-
-AlgorithmConfig: TypeAlias = RecurrentHparamsDict | Config
-"""Hyperparameters by name: any mapping, and an editor knows the names."""
 
 
 def make_algorithm(

@@ -14,11 +14,12 @@ from ..common.errors import NonFiniteError
 from ..common.types import Config, Stats
 from ..conditions import Condition, any_of
 from ..env.base import EnvFactory
+from ..keywords import AlgorithmConfig
 from ..runs import checkpoint
 from ..runs.options import OnNonFinite, check_trainer
 from ..runs.restore import check_can_be_kept
 from ..runs.run_dir import RunDir, closed_on_error
-from ..runs.saved_config import AlgorithmConfig, make_algorithm, trainer_of
+from ..runs.saved_config import make_algorithm, trainer_of
 from ..tracking.mlflow_run import track_as
 from ..tracking.mlflow_sender import MlflowSender
 from .interrupts import interruptible
@@ -137,7 +138,9 @@ class Trainer:
             trainer = cls(
                 env_cls, run_dir=directory, stop_conditions=stop_conditions, track=track, **made_with
             )
-            trainer._keeper.go_on_from(directory.read_checked(trainer.algorithm, algorithm_config or {}))
+            trainer._keeper.go_on_from(
+                directory.read_checked(trainer.algorithm, (algorithm_config or {}).keys())
+            )
             directory.saved = trainer.steps
             if algorithm_config:
                 directory.describe_anew(trainer.algorithm)

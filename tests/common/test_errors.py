@@ -1,0 +1,47 @@
+"""What rlstack's errors are."""
+
+import inspect
+from importlib import import_module
+
+import pytest
+
+import rlstack
+from rlstack.env import DiscreteDummyEnv
+
+from ..test_packages import MODULES
+
+ERRORS = {
+    cls.__name__: cls
+    for name in MODULES
+    if name != "__main__"
+    for cls in vars(import_module(f"rlstack.{name}")).values()
+    if inspect.isclass(cls) and issubclass(cls, BaseException) and cls.__module__.startswith("rlstack.")
+}
+
+KINDS = {
+    "RlstackError": Exception,
+    "NonFiniteError": ArithmeticError,
+    "HparamsError": ValueError,
+    "EnvError": ValueError,
+    "ConfigError": rlstack.HparamsError,
+    "CheckpointError": ValueError,
+    "PolicyFileError": ValueError,
+    "CaptureError": RuntimeError,
+    "TrackingError": RuntimeError,
+    "RunDirError": ValueError,
+}
+
+
+def test_every_class_of_errors_is_known_here():
+    assert ERRORS.keys() == KINDS.keys()
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_every_error_is_of_rlstack_and_one_of_pythons(name):
+    assert issubclass(ERRORS[name], rlstack.RlstackError)
+    assert issubclass(ERRORS[name], KINDS[name])
+
+
+def test_one_clause_catches_them():
+    with pytest.raises(rlstack.RlstackError, match="horzon is not a hyperparameter"):
+        rlstack.Algorithm(DiscreteDummyEnv, horzon=1)
