@@ -23,11 +23,17 @@ import report
 from rlstack import Policy, RecurrentPolicy
 
 EPISODES = 100
+
 GOALS = {
     "cartpole": ("CartPole-v1", "500 steps in ≥ 99 episodes"),
+    "cartpole-v1": ("CartPole-v1", "mean return ≥ 475"),
+    "acrobot-v1": ("Acrobot-v1", "mean return ≥ -100"),
     "pendulum": ("Pendulum-v1", "mean return ≥ -200"),
     "mountain-car": ("MountainCar-v0", "the flag in ≥ 95 episodes"),
 }
+
+
+RETURNS = {"cartpole-v1": 475.0, "acrobot-v1": -100.0, "pendulum": -200.0}
 
 
 POLICIES: dict[str, type[Policy] | type[RecurrentPolicy]] = {
@@ -61,8 +67,9 @@ def judge(name: str, policy: Policy | RecurrentPolicy) -> tuple[str, bool]:
     if name == "cartpole":
         full = int((lengths == 500).sum())
         return f"500 steps in {full} of {EPISODES}, mean {lengths.mean():.1f}", full >= 99
-    if name == "pendulum":
-        return f"mean return {returns.mean():.1f}, worst {returns.min():.1f}", bool(returns.mean() >= -200)
+    if name in RETURNS:
+        said = f"mean return {returns.mean():.1f}, worst {returns.min():.1f}"
+        return said, bool(returns.mean() >= RETURNS[name])
     arrived = int(terminated.sum())
     return f"the flag in {arrived} of {EPISODES}, after {lengths.mean():.0f} steps on average", arrived >= 95
 

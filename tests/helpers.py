@@ -117,3 +117,33 @@ def update(algorithm, times=1):
         stats = algorithm.collect()
         stats |= algorithm.step()
     return stats
+
+
+class Counting(Env):
+    """Observations count the steps of an episode, which has three steps and more in later rows."""
+
+    def __init__(self, num_envs, /, *, config=None, device="cpu"):
+        super().__init__(num_envs, config=config, device=device)
+        self.observation_spec = specs.Unbounded((1,))
+        self.action_spec = specs.Categorical(2, shape=(1,))
+        self.age = torch.zeros(num_envs, 1)
+        self.lengths = 3 + torch.arange(num_envs).unsqueeze(-1) % 4
+
+    def reset(self, *, config=None):
+        self.age = torch.zeros(self.num_envs, 1)
+        return self.age
+
+    def step(self, action):
+        self.age = self.age + 1
+        final_obs, ended = self.age, self.age >= self.lengths
+        self.age = self.put_back(ended)
+        odd = torch.arange(self.num_envs).unsqueeze(-1) % 2 == 1
+        out = {"terminated": ended & odd, "truncated": ended & ~odd, "final_obs": final_obs}
+        out |= {"obs": self.age, "rewards": torch.ones(self.num_envs, 1)}
+        return TensorDict(self.said(out), self.num_envs)
+
+    def put_back(self, ended):
+        return torch.where(ended, 0.0, self.age)
+
+    def said(self, out):
+        return out

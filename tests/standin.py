@@ -66,7 +66,7 @@ def like_on_a_gpu(make, *args, recorder=None, **options):
         options: Of it.
     """
     with ExitStack() as stack:
-        for name in ("learner.reads_wait", "optimizers.can_record"):
+        for name in ("learner.reads_wait", "collector.reads_wait", "optimizers.can_record"):
             stack.enter_context(patch(f"rlstack.ppo.{name}", lambda device: True))
         stack.enter_context(patch("rlstack.engine.select.make_recorder", lambda hparams, device: recorder))
         return make(*args, **options)

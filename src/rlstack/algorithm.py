@@ -249,7 +249,7 @@ class _PPO(ABC):
         Not before: the update must see observations as the policy saw them while collecting.
         """
         if self._buffered and self.policy.normalizer is not None:
-            self.policy.normalizer.update(self.collector.buffer.obs[:-1])
+            self.policy.normalizer.update(self.collector.buffer.obs[:-1], self.collector.buffer.valid)
         self._buffered = False
 
 

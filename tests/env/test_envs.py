@@ -109,7 +109,7 @@ class TestBuiltIn:
         checked_reset(env, 16, None, torch.device("cpu"))
         for step in range(5):
             action = env.action_spec.expand(16, *env.action_spec.shape).rand()
-            obs, rewards = checked_step(env, 16, action, step, torch.device("cpu"))
+            obs, rewards, _ = checked_step(env, 16, action, step, torch.device("cpu"))
         assert obs.isfinite().all()
         assert rewards.isfinite().all()
 

@@ -27,8 +27,9 @@ class Recipe:
     """Those that differ for `RecurrentAlgorithm`, with which they solve it, too."""
     goal: str
     """What solved means, in words."""
-    judge: "Callable[[Tensor, Tensor], float]"
-    """Score of a deterministic evaluation, from its observations [T, N, ...] and rewards [T, N, 1]."""
+    judge: "Callable[[Tensor, Tensor, Tensor], float]"
+    """Score of a deterministic evaluation, from observations [T, N, ...], rewards [T, N, 1] and whether
+    episodes end with the step, bool [T, N, 1]."""
     target: float
     """Score from which on the environment is solved."""
     eval_config: Mapping[str, float] = field(default_factory=dict)
@@ -64,28 +65,44 @@ class Recipe:
             config = {**self.eval_config, **(env_config or {})}
             env = self.env_cls()(self.eval_envs, config=config, device=policy.device)
             history = list(rollout(policy, env, num_envs=self.eval_envs, steps=self.eval_steps))
-        observations, rewards = (torch.stack(parts) for parts in zip(*history, strict=True))
-        return self.judge(observations, rewards)
+        observations, rewards, endings = zip(*history, strict=True)
+        ended = [torch.zeros_like(rewards[0], dtype=torch.bool) if e is None else e.cut for e in endings]
+        return self.judge(*(torch.stack(parts) for parts in (observations, rewards, ended)))
 
 
-def _share_upright(obs: "Tensor", rewards: "Tensor") -> float:
+def _share_upright(obs: "Tensor", rewards: "Tensor", ended: "Tensor") -> float:
     within = (obs[..., 0].abs() <= 2.4) & (obs[..., 2].abs() <= 12 * math.pi / 180)
     return float(within.all(0).float().mean())
 
 
-def _share_arrived(obs: "Tensor", rewards: "Tensor") -> float:
+def _share_arrived(obs: "Tensor", rewards: "Tensor", ended: "Tensor") -> float:
     return float((obs[..., 0] >= 0.5).any(0).float().mean())
 
 
-def _mean_return(obs: "Tensor", rewards: "Tensor") -> float:
+def _mean_return(obs: "Tensor", rewards: "Tensor", ended: "Tensor") -> float:
     return float(rewards.sum(0).mean())
 
 
-def _mean_last_distance(obs: "Tensor", rewards: "Tensor") -> float:
+def _mean_first_return(obs: "Tensor", rewards: "Tensor", ended: "Tensor") -> float:
+    """Of each simulation's first episode."""
+    over = ended.int().cumsum(0) - ended.int()
+    return float(rewards.where(over == 0, 0.0).sum(0).mean())
+
+
+def _mean_last_distance(obs: "Tensor", rewards: "Tensor", ended: "Tensor") -> float:
     return -float(obs[-1].abs().mean())
 
 
 _LSTM = {"hidden_size": 64}
+
+_EPISODIC: Mapping[str, Any] = {
+    "num_envs": 512,
+    "horizon": 64,
+    "horizons_per_env_reset": -1,
+    "gamma": 0.99,
+    "sgd_minibatch_size": 4096,
+    "model_config": {"hiddens": [64, 64], "activation_fn": "tanh"},
+}
 
 
 def _dummy(env: str) -> Recipe:
@@ -122,6 +139,24 @@ RECIPES: Mapping[str, Recipe] = {
         judge=_share_upright,
         target=1.0,
         eval_config={"start_x": 0.05, "start_x_dot": 0.05, "start_theta": 0.05, "start_theta_dot": 0.05},
+        eval_steps=500,
+    ),
+    "cartpole-v1": Recipe(
+        env="CartPoleV1",
+        hyperparameters=_EPISODIC,
+        recurrent={"sgd_minibatch_size": 1024, "model_config": _LSTM},
+        goal="64 episodes of Gymnasium's CartPole-v1 last 475 steps on average",
+        judge=_mean_first_return,
+        target=475.0,
+        eval_steps=500,
+    ),
+    "acrobot-v1": Recipe(
+        env="AcrobotV1",
+        hyperparameters=_EPISODIC,
+        recurrent={"sgd_minibatch_size": 1024, "model_config": _LSTM},
+        goal="64 episodes of Gymnasium's Acrobot-v1 take 100 steps on average",
+        judge=_mean_first_return,
+        target=-100.0,
         eval_steps=500,
     ),
     "mountain-car": Recipe(

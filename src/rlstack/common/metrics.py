@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+EPISODES = "episodes"
+
 BOOTSTRAP_GAP = "monitors/bootstrap_gap"
 
 UPDATE_STATS = {
@@ -29,22 +31,33 @@ ENV_TOTAL_STEPS = "env/total_steps"
 """Transitions of all environments since the beginning: what conditions, schedules and MLflow count by."""
 
 
-def reward_stats(rewards: Tensor) -> dict[str, Tensor]:
+def reward_stats(rewards: Tensor, counted: Tensor | None = None) -> dict[str, Tensor]:
     """Return `returns/…`, of the sums over a horizon, and `rewards/…`, of single steps: each a scalar.
 
     Args:
         rewards: [T, B, 1], float64.
+        counted: [T, B, 1], bool. Whose steps count; None counts all.
     """
-    return {**_summarize("returns", rewards.sum(0)), **_summarize("rewards", rewards)}
+    sums = rewards.sum(0) if counted is None else rewards.where(counted, 0.0).sum(0)
+    return {**summarize("returns", sums), **summarize("rewards", rewards, counted)}
 
 
-def _summarize(group: str, values: Tensor) -> dict[str, Tensor]:
-    found = {
-        "min": values.min(),
-        "max": values.max(),
-        "mean": values.mean(),
-        "std": values.std(correction=0),
-    }
+def summarize(group: str, values: Tensor, counted: Tensor | None = None) -> dict[str, Tensor]:
+    """Return smallest, largest, mean and standard deviation of values, each a scalar.
+
+    Args:
+        group: What their names begin with.
+        values: Numbers.
+        counted: Which of them count, bool of the same shape; None counts all.
+    """
+    if counted is None:
+        low, high, mean, std = values.min(), values.max(), values.mean(), values.std(correction=0)
+    else:
+        number = counted.sum()
+        mean = values.where(counted, 0.0).sum() / number
+        std = ((values - mean).where(counted, 0.0).square().sum() / number).sqrt()
+        low, high = values.where(counted, torch.inf).min(), values.where(counted, -torch.inf).max()
+    found = {"min": low, "max": high, "mean": mean, "std": std}
     return {f"{group}/{name}": value for name, value in found.items()}
 
 

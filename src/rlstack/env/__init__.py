@@ -10,6 +10,8 @@ from .classic import MountainCar as MountainCar
 from .classic import Pendulum as Pendulum
 from .dummy import ContinuousDummyEnv as ContinuousDummyEnv
 from .dummy import DiscreteDummyEnv as DiscreteDummyEnv
+from .episodic import AcrobotV1 as AcrobotV1
+from .episodic import CartPoleV1 as CartPoleV1
 
 if TYPE_CHECKING:
     from ..env_check.report import EnvChecks as EnvChecks

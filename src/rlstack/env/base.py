@@ -16,6 +16,7 @@ from ..common.serialization import detached
 from ..common.types import OBS, REWARDS, Batch, Config, Device
 from ..common.validation import did_you_mean, is_number
 from ..spec_json import differences
+from .ending import Ending, read_ending
 from .unread import unread_keys
 
 SPECS = ("observation_spec", "action_spec")
@@ -26,7 +27,9 @@ _MANY = 1024
 
 
 class Env(ABC):
-    """Many simulations, stepped together; they never end, all are reset at the same time.
+    """Many simulations, stepped together, and all reset at the same time.
+
+    Episodes of single simulations may end in between: `step` says so then, and begins their next ones.
 
     Draw random numbers from torch's generators, and everything about a run follows from its seed.
 
@@ -69,7 +72,11 @@ class Env(ABC):
             action: [B, *A]. One action for each.
 
         Returns:
-            A TensorDict with `obs` [B, ...] and `rewards` [B, 1].
+            A TensorDict with `obs` [B, ...] and `rewards` [B, 1]. Where episodes end, also, in every step:
+            `terminated` [B, 1] and `truncated` [B, 1], bool: whose episode has come to its end, or was broken
+            off, by a time limit for example; `obs` is already the first of their next one. `final_obs`
+            [B, ...]: observations after the step, before those rows were put back; the other rows may hold
+            anything. `valid` [B, 1], bool: False where the action was ignored; such rows count for nothing.
         """
 
 
@@ -175,8 +182,10 @@ def checked_step(
     *,
     spec: specs.TensorSpec | None = None,
     notice: Callable[[str], object] | None = None,
-) -> tuple[Batch, Tensor]:
-    """Return the observations [B, ...] and rewards [B, 1] after a step, their form checked.
+) -> tuple[Batch, Tensor, Ending | None]:
+    """Return the observations [B, ...] and rewards [B, 1] after a step, and what it says of endings.
+
+    Their form is checked.
 
     Args:
         env: The environment.
@@ -190,9 +199,9 @@ def checked_step(
     Raises:
         EnvError: If they don't fit the specs, or the environment raised an error.
     """
-    name = type(env).__name__
+    name, where = type(env).__name__, f"step (step {step} of the horizon)"
     try:
-        with _faults(f"{name}.step (step {step} of the horizon)"):
+        with _faults(f"{name}.{where}"):
             out = env.step(detached(action))
         try:
             if isinstance(out, Tensor):
@@ -202,13 +211,14 @@ def checked_step(
             raise EnvError(
                 f'{name}.step returned {_contents(out)}, expected a TensorDict with "{OBS}" and "{REWARDS}"'
             ) from None
-        _check_obs(env, obs, num_envs, f"step (step {step} of the horizon)", device, spec)
+        _check_obs(env, obs, num_envs, where, device, spec)
         number = _reward_spec(torch.get_default_dtype())
         if problem := specs.mismatch(rewards, number, num_envs, REWARDS, device):
-            raise EnvError(f"{name}.step (step {step} of the horizon): {problem}")
+            raise EnvError(f"{name}.{where}: {problem}")
+        ending = read_ending(out, f"{name}.{where}", num_envs, device, spec or env.observation_spec)
         if notice is not None and (said := unread_keys(out, name)):
             notice(said)
-        return detached(obs), detached(rewards)
+        return detached(obs), detached(rewards), ending
     except EnvError as error:
         if hint := _batch_hint(env, num_envs):
             raise EnvError(f"{error}; {hint}") from error

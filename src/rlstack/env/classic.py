@@ -7,6 +7,7 @@ start ranges are options.
 
 import math
 from abc import abstractmethod
+from collections.abc import Mapping
 from typing import Any, ClassVar, final
 
 import torch
@@ -113,22 +114,34 @@ class CartPole(_Classic):
 
     def _advance(self, action: Tensor) -> Tensor:
         c = self.config
-        x, x_dot, theta, theta_dot = self.state.split(1, -1)
-        mass, moment = c["masscart"] + c["masspole"], c["masspole"] * c["length"]
-        force = c["force_mag"] * (2 * action - 1)
-        cos, sin = theta.cos(), theta.sin()
-        # Equations of motion of Barto, Sutton & Anderson (1983), one explicit Euler step.
-        push = (force + moment * theta_dot**2 * sin) / mass
-        theta_acc = (c["gravity"] * sin - cos * push) / (
-            c["length"] * (4 / 3 - c["masspole"] * cos**2 / mass)
-        )
-        x_acc = push - moment * theta_acc * cos / mass
-        tau = c["tau"]
-        x, theta = x + tau * x_dot, theta + tau * theta_dot
-        self.state = torch.cat([x, x_dot + tau * x_acc, theta, theta_dot + tau * theta_acc], -1)
+        self.state = moved_cart(self.state, action, c)
+        x, _, theta, _ = self.state.split(1, -1)
         off_center = (x / c["x_threshold"]).square().clamp(max=1)
         off_upright = (theta / c["theta_threshold"]).square().clamp(max=1)
         return 1 - 0.5 * off_center - 0.5 * off_upright
+
+
+def moved_cart(state: Tensor, action: Tensor, config: Mapping[str, float]) -> Tensor:
+    """Return states of carts with poles [B, 4] one time step later.
+
+    Equations of motion of Barto, Sutton & Anderson (1983), one explicit Euler step.
+
+    Args:
+        state: [B, 4]. Position, velocity, angle and angular velocity.
+        action: [B, 1]. 0 pushes left, 1 right.
+        config: Options of `CartPole`.
+    """
+    c = config
+    x, x_dot, theta, theta_dot = state.split(1, -1)
+    mass, moment = c["masscart"] + c["masspole"], c["masspole"] * c["length"]
+    force = c["force_mag"] * (2 * action - 1)
+    cos, sin = theta.cos(), theta.sin()
+    push = (force + moment * theta_dot**2 * sin) / mass
+    theta_acc = (c["gravity"] * sin - cos * push) / (c["length"] * (4 / 3 - c["masspole"] * cos**2 / mass))
+    x_acc = push - moment * theta_acc * cos / mass
+    tau = c["tau"]
+    x, theta = x + tau * x_dot, theta + tau * theta_dot
+    return torch.cat([x, x_dot + tau * x_acc, theta, theta_dot + tau * theta_acc], -1)
 
 
 @final

@@ -3,14 +3,11 @@
 from collections.abc import Callable, Mapping
 from typing import Any, final
 
-from ..common.types import OBS, REWARDS
 from ..common.validation import did_you_mean
+from .ending import FINAL_OBS, FLAGS, KNOWN
 
-_ENDS = {"done", "dones", "is_last", "is_terminal", "terminal", "terminated", "terminations"}
-
-_ENDS |= {"truncated", "truncations"}
-
-"""What others return where a simulation ends."""
+_ENDS = {"done", "dones", "is_last", "is_terminal", "terminal", "terminations", "truncations"}
+"""What others return where an episode ends."""
 
 
 def unread_keys(out: object, name: str) -> str | None:
@@ -21,14 +18,15 @@ def unread_keys(out: object, name: str) -> str | None:
         name: Of the environment.
     """
     keys = out.keys() if isinstance(out, Mapping) else ()
-    others = sorted(str(key) for key in keys if key not in (OBS, REWARDS))
+    read = [name for name in KNOWN if name != FINAL_OBS or any(flag in keys for flag in FLAGS)]
+    others = sorted(str(key) for key in keys if key not in read)
     if not others:
         return None
     said = f"{name}.step returns {', '.join(others)}, which nothing reads: leave that out"
     if _ENDS & {*others}:
         said += (
-            "; simulations never end here, all of them are reset together after a horizon, so let one that "
-            "has failed go on, with rewards that say so"
+            "; where an episode ends is said by terminated, or by truncated if it would have gone on, both "
+            "bool and of shape [B, 1]"
         )
     return said
 

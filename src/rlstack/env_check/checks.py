@@ -98,7 +98,7 @@ def check_ownership(subject: Subject) -> str | None:
     before: list[Any] = [(kept[0][0].clone(), None)]
     handed = (actions := subject.actions(env)).clone()
     for step in range(most_steps(env, 2)):
-        obs, rewards = checked_step(env, subject.num_envs, actions, step, subject.device)
+        obs, rewards, _ = checked_step(env, subject.num_envs, actions, step, subject.device)
         kept.append((obs, rewards))
         before.append((obs.clone(), rewards.clone()))
     name = type(env).__name__

@@ -18,6 +18,7 @@ from ..env.base import EnvFactory, checked_step, most_steps
 from ..hparams import Hparams
 from ..ppo.horizon_watch import RESETS
 from . import checks
+from .endings import check_endings, says_endings
 from .subject import Subject
 
 Check: TypeAlias = Callable[[Subject], str | None]
@@ -26,6 +27,7 @@ CHECKS: Final[dict[str, Check]] = {
     "construction": checks.check_construction,
     "reset": checks.check_reset,
     "steps": checks.check_steps,
+    "endings": check_endings,
     "seed": checks.check_seed,
     "config": checks.check_config,
     "batch sizes": checks.check_batch_sizes,
@@ -181,6 +183,8 @@ def _resets(subject: Subject, name: str) -> str:
     most = getattr(subject.make(), "max_horizon", None)
     hp = Hparams().resolve_for_env(most, name)
     said = f"By default all simulations are reset every {hp.horizon * hp.horizons_per_env_reset} steps"
+    if most is None and says_endings(subject):
+        return f"{said}: its episodes end by themselves, set horizons_per_env_reset=-1"
     if most is not None and most < 2 * hp.horizon:
         return f"{said}: its max_horizon is {most}"
     advice = RESETS if most is None else min(RESETS, most // hp.horizon)
@@ -197,7 +201,7 @@ def _speed(subject: Subject) -> float | None:
             if done == most:
                 subject.reset(env)
                 done = 0
-            _, rewards = checked_step(env, subject.num_envs, actions, done, subject.device)
+            _, rewards, _ = checked_step(env, subject.num_envs, actions, done, subject.device)
             # Its number is on the host when the step is over.
             rewards[0, 0].item()
             done, count = done + 1, count + 1

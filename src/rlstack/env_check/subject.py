@@ -73,7 +73,8 @@ def walk(subject: Subject, env: Any, notice: Callable[[str], object] | None = No
         with keep_random_state(subject.device):
             torch.manual_seed(step)
             actions = subject.actions(env)
-        yield step, *checked_step(env, subject.num_envs, actions, step, subject.device, notice=notice)
+        obs, rewards, _ = checked_step(env, subject.num_envs, actions, step, subject.device, notice=notice)
+        yield step, obs, rewards
 
 
 def copies(moments: Iterable[Moment]) -> Iterator[Moment]:

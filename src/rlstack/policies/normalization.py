@@ -39,17 +39,19 @@ class RunningMeanStd(nn.Module):
         self.register_buffer("count", torch.zeros((), dtype=torch.float64))
 
     @torch.no_grad()
-    def update(self, samples: Tensor) -> None:
+    def update(self, samples: Tensor, counted: Tensor | None = None) -> None:
         """Merge a batch.
 
         Args:
             samples: [..., *shape]. Any number of leading dimensions.
+            counted: [...], or with a last dimension of 1, bool. Which of them count; None counts all.
         """
         rows = samples.reshape(-1, *self.mean.shape).to(torch.float64)
-        count = self.count + rows.shape[0]
-        share = rows.shape[0] / count
-        delta = rows.mean(0) - self.mean
-        var = (1 - share) * self.var + share * rows.var(0, correction=0) + share * (1 - share) * delta**2
+        number, mean, spread = _moments(rows, counted)
+        count = self.count + number
+        share = number / count.clamp_min(1)
+        delta = mean - self.mean
+        var = (1 - share) * self.var + share * spread + share * (1 - share) * delta**2
         self.mean.add_(share * delta)
         self.var.copy_(var)
         self.count.copy_(count)
@@ -71,6 +73,16 @@ class RunningMeanStd(nn.Module):
         var = torch.where(self.var <= (_ROUNDING * self.mean).square(), 1.0, self.var)
         scale = (var + 1e-8).rsqrt()
         return ((samples - self.mean.to(samples.dtype)) * scale.to(samples.dtype)).clamp(-LARGEST, LARGEST)
+
+
+def _moments(rows: Tensor, counted: Tensor | None) -> tuple[int | Tensor, Tensor, Tensor]:
+    """Return number, mean and variance of the rows that count."""
+    if counted is None:
+        return rows.shape[0], rows.mean(0), rows.var(0, correction=0)
+    weights = counted.reshape(-1, *[1] * (rows.ndim - 1)).to(rows.dtype)
+    number = weights.sum()
+    mean = (weights * rows).sum(0) / number.clamp_min(1)
+    return number, mean, (weights * (rows - mean).square()).sum(0) / number.clamp_min(1)
 
 
 @final
@@ -126,10 +138,10 @@ class ObservationNormalizer(nn.Module):
             self.register_buffer("scales_integers", torch.tensor(True))
             self.register_load_state_dict_pre_hook(_leave_integers)  # type: ignore[no-untyped-call]
 
-    def update(self, obs: Batch) -> None:
-        """Merge observations [..., *shape], any number of leading dimensions."""
+    def update(self, obs: Batch, counted: Tensor | None = None) -> None:
+        """Merge observations [..., *shape], any number of leading dimensions, those that are `counted`."""
         for path, moments in zip(self._paths, self.moments, strict=True):
-            moments.update(obs if isinstance(obs, Tensor) else obs[path])  # type: ignore[operator]
+            moments.update(obs if isinstance(obs, Tensor) else obs[path], counted)  # type: ignore[operator]
 
     def forward(self, obs: Batch) -> Batch:
         """Return observations [..., *shape] with their real and integer leaves normalized."""

@@ -1,248 +1,19 @@
 """Policies: a model and an action distribution, acting on observations."""
 
-import os
-from abc import ABC, abstractmethod
-from typing import Any, ClassVar, Self, final
+from typing import final
 
-import torch
 from tensordict import TensorDict
-from torch import Tensor, nn
+from torch import Tensor
 
-from .. import distributions, spec_json, specs
-from ..common.errors import PolicyFileError
-from ..common.public_names import public_name
-from ..common.random_state import keep_random_state
-from ..common.serialization import detached
-from ..common.types import Batch, Device, Evaluation, PolicyStep
-from ..distributions import Distribution, check_bounds, default_distribution
-from ..models import Model, RecurrentModel, heads, lstm, mlp
-from . import file
-from .normalization import ObservationNormalizer
-
-
-class _Policy(nn.Module, ABC):
-    """A model and an action distribution; feedforward is recurrence with no state and sequences of 1."""
-
-    model_base: ClassVar[type[nn.Module]]
-    default_models: ClassVar[tuple[type[nn.Module], type[nn.Module]]]
-    """For discrete and for continuous actions."""
-    _low: Tensor
-    _high: Tensor
-
-    def __init__(
-        self,
-        model: nn.Module,
-        distribution_cls: type[Distribution] | None = None,
-        *,
-        normalize_observations: bool = False,
-        clip_actions: bool = True,
-    ) -> None:
-        super().__init__()
-        if not isinstance(model, self.model_base):
-            advice = f"derive it from that, {type(self).__name__} takes no other"
-            if file.uncompiled(model) is not model:
-                advice = 'hand over the model itself; engine="compile" compiles it while training'
-            raise TypeError(
-                f"model is a {type(model).__name__}, expected a {self.model_base.__name__}: {advice}"
-            )
-        if not hasattr(model, "action_spec"):
-            cls = type(model).__name__
-            raise TypeError(f"{cls} has no specs: call super().__init__(observation_spec, action_spec) in it")
-        if distribution_cls is not None and not issubclass(distribution_cls, Distribution):
-            raise TypeError(
-                f"distribution_cls is {distribution_cls}, expected a Distribution: derive it from that"
-            )
-        self.model: Any = model
-        self.observation_spec: Any = self.model.observation_spec
-        self.action_spec: Any = self.model.action_spec
-        specs.check_spec(self.observation_spec, "observation_spec")
-        specs.check_spec(self.action_spec, "action_spec")
-        self.distribution_cls = distribution_cls or default_distribution(self.action_spec)
-        self.normalizer = ObservationNormalizer(self.observation_spec) if normalize_observations else None
-        self.clip_actions(clip_actions)
-        file.name_as_uncompiled(self)
-
-    def clip_actions(self, clip: bool, /) -> None:
-        """Say whether a Normal on bounds is clipped and mapped onto them; others always are what they are."""
-        bounded = isinstance(self.action_spec, specs.Bounded)
-        self._may_clip = bounded and self.distribution_cls is distributions.Normal
-        self._clips = clip or not self._may_clip
-        self._bounded = bounded and self.distribution_cls.squashed and self._clips
-        if self._bounded and not hasattr(self, "_low"):
-            check_bounds(self.action_spec)
-            for name, bound in (("_low", self.action_spec.space.low), ("_high", self.action_spec.space.high)):
-                self.register_buffer(name, bound.to(self.device), persistent=False)
-
-    @classmethod
-    def default_model_cls(cls, action_spec: specs.TensorSpec) -> type[nn.Module]:
-        """Return the class of the default model for an action spec.
-
-        Raises:
-            TypeError: If there is none for it.
-        """
-        default_distribution(action_spec)
-        discrete, continuous = cls.default_models
-        return discrete if heads.is_discrete(action_spec) else continuous
-
-    def act(self, obs: Batch, state: TensorDict | None = None, *, deterministic: bool = False) -> PolicyStep:
-        """Return actions as the environment takes them; this is how a trained policy is used.
-
-        Args:
-            obs: [B, ...]. Observations, as the environment returns them.
-            state: [B, ...]. What the last call returned; None at the start of an episode.
-            deterministic: Whether to take the distribution's deterministic sample instead of a random one.
-
-        Raises:
-            ValueError: If the observations don't fit `observation_spec`.
-        """
-        num_rows, state_spec = specs.num_rows(obs), self.state_spec
-        if problem := specs.mismatch(obs, self.observation_spec, num_rows, "obs"):
-            raise ValueError(specs.single(obs, self.observation_spec, "obs") or problem)
-        if state is None:
-            state = self.initial_state(num_rows)
-        elif state_spec is not None and (problem := specs.mismatch(state, state_spec, num_rows, "state")):
-            raise ValueError(problem)
-        return self.sample(obs, state, deterministic=deterministic)
-
-    @torch.no_grad()
-    def sample(self, obs: Batch, state: TensorDict | None, *, deterministic: bool = False) -> PolicyStep:
-        """Return what `act` does, unchecked."""
-        features, values, state = self.forward_step(obs, state)
-        drawn, logp, actions = self.draw(features, deterministic=deterministic)
-        return PolicyStep(*detached((actions, logp, values, state, drawn)))
-
-    def forward_step(
-        self, obs: Batch, state: TensorDict | None
-    ) -> tuple[TensorDict, Tensor, TensorDict | None]:
-        """Return features [B, ...], values [B, 1] and the next state for observations [B, ...]."""
-        return self._step(self.normalize(obs), state)
-
-    def draw(self, features: TensorDict, *, deterministic: bool = False) -> tuple[Any, Tensor, Any]:
-        """Return what is drawn [B, *A], its log-probability [B, 1], and the actions it makes [B, *A]."""
-        distribution = self.distribution_cls(features, self.model)
-        drawn = distribution.deterministic_sample() if deterministic else distribution.sample()
-        samples = distribution.to_env(drawn) if self._clips else drawn
-        return drawn, distribution.logp(drawn), self.to_env(samples)
-
-    def drawn_example(self) -> Any:
-        """Return what is drawn for two observations of zeros, [2, *A]; leaves random states as they were."""
-        obs = specs.zeros(self.observation_spec, (2,), self.device)
-        with keep_random_state(self.device):
-            return self.sample(obs, self.initial_state(2)).drawn
-
-    def evaluate(self, obs: Batch, drawn: Batch, state: TensorDict | None) -> Evaluation:
-        """Return log-probabilities, values and entropy of what was drawn, with gradients.
-
-        Args:
-            obs: [N, L, ...]. Sequences of observations; L is 1 for a feedforward policy.
-            drawn: [N · L, *A]. As `act` returned it.
-            state: [N, ...]. State before the first step of each sequence; None if feedforward.
-        """
-        features, values = self._sequences(self.normalize(obs), state)
-        distribution = self.distribution_cls(features, self.model)
-        return Evaluation(distribution.logp(drawn), values, distribution.entropy())
-
-    def to_env(self, samples: Batch) -> Batch:
-        """Return what the distribution's `to_env` did, [B, *A], in units and dtype of the action spec."""
-        if not isinstance(samples, Tensor):
-            return samples
-        if self._bounded:
-            share = 0.5 * (samples + 1)
-            samples = (1 - share) * self._low + share * self._high
-        return samples.to(self.action_spec.dtype)
-
-    @property
-    @abstractmethod
-    def state_spec(self) -> specs.Composite | None:
-        """Recurrent state of one environment; None if feedforward."""
-
-    @abstractmethod
-    def initial_state(self, num_envs: int) -> TensorDict | None:
-        """Return the state at the start of an episode, [num_envs, ...]; None if feedforward."""
-
-    @abstractmethod
-    def _step(self, obs: Batch, state: TensorDict | None) -> tuple[TensorDict, Tensor, TensorDict | None]:
-        """Return what `forward_step` does, for normalized observations."""
-
-    @abstractmethod
-    def _sequences(self, obs: Batch, state: TensorDict | None) -> tuple[TensorDict, Tensor]:
-        """Return features [N · L, ...] and values [N · L, 1] for observations [N, L, ...]."""
-
-    def normalize(self, obs: Batch) -> Batch:
-        """Return observations as the model takes them."""
-        return obs if self.normalizer is None else self.normalizer(obs)
-
-    @property
-    def device(self) -> torch.device:
-        """Where the model's parameters are; the CPU if it has none."""
-        return next((parameter.device for parameter in self.model.parameters()), torch.device("cpu"))
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the policy as one safetensors file, replacing an older one only when complete.
-
-        Raises:
-            ValueError: If the model's options can't be written as JSON.
-            TypeError: If no file can hold a part of its state, a sparse buffer for example.
-        """
-        file.write(path, file.state_of(self), self.description)
-
-    @property
-    def description(self) -> dict[str, Any]:
-        """Its classes, options and specs, as a saved policy names them."""
-        return {
-            "policy": type(self).__name__,
-            "observation_spec": spec_json.to_json(self.observation_spec),
-            "action_spec": spec_json.to_json(self.action_spec),
-            "model_cls": public_name(type(file.uncompiled(self.model))),
-            "model_config": self.model.config,
-            "distribution_cls": public_name(self.distribution_cls),
-            "normalize_observations": self.normalizer is not None,
-            **({"clip_actions": self._clips} if self._may_clip else {}),
-        }
-
-    @classmethod
-    def load(
-        cls,
-        path: str | os.PathLike[str],
-        *,
-        model_cls: type[nn.Module] | None = None,
-        distribution_cls: type[Distribution] | None = None,
-        device: Device = "cpu",
-    ) -> Self:
-        """Return a saved policy, ready to act.
-
-        Nothing that the file names is imported: a model or distribution that isn't rlstack's own must be
-        handed over.
-
-        Args:
-            path: A file written by `save`.
-            model_cls: Class of its model; None if it is one of rlstack's.
-            distribution_cls: Class of its action distribution; None if it is one of rlstack's.
-            device: Where to put it.
-
-        Raises:
-            PolicyFileError: If the file is no such policy, or needs a class that isn't given.
-            OSError: If it can't be read.
-        """
-        state, description = file.read(path)
-        try:
-            if (kind := description["policy"]) != cls.__name__:
-                raise PolicyFileError(f"{path} holds a {kind}: use {kind}.load")
-            model, distribution_cls = file.make_parts(path, description, model_cls, distribution_cls)
-            normalize = description["normalize_observations"]
-            clip = description.get("clip_actions", False)
-            policy = cls(model, distribution_cls, normalize_observations=normalize, clip_actions=clip)
-            policy.load_state_dict(state)
-        except PolicyFileError:
-            raise
-        except Exception as error:
-            message = f"{path} is not a usable policy: {type(error).__name__}: {error}"
-            raise PolicyFileError(message) from error
-        return policy.to(device).eval()
+from .. import specs
+from ..common.types import Batch
+from ..models import Model, RecurrentModel, lstm, mlp
+from .base import PolicyBase
+from .memory import Breaks, run
 
 
 @final
-class Policy(_Policy):
+class Policy(PolicyBase):
     """A feedforward policy.
 
     Args:
@@ -267,12 +38,14 @@ class Policy(_Policy):
         features, values = self.model(obs)
         return specs.upcast_half(features), specs.upcast_half(values), None
 
-    def _sequences(self, obs: Batch, state: TensorDict | None) -> tuple[TensorDict, Tensor]:
+    def _sequences(
+        self, obs: Batch, state: TensorDict | None, breaks: Breaks | None
+    ) -> tuple[TensorDict, Tensor]:
         return self._step(obs.flatten(0, 1), state)[:2]
 
 
 @final
-class RecurrentPolicy(_Policy):
+class RecurrentPolicy(PolicyBase):
     """A recurrent policy; its arguments are those of `Policy`, with a `RecurrentModel`."""
 
     model_base = RecurrentModel
@@ -295,6 +68,11 @@ class RecurrentPolicy(_Policy):
             specs.upcast_half(state),
         )
 
-    def _sequences(self, obs: Batch, state: TensorDict | None) -> tuple[TensorDict, Tensor]:
-        features, values, _ = self.model(obs, state)
+    def _sequences(
+        self, obs: Batch, state: TensorDict | None, breaks: Breaks | None
+    ) -> tuple[TensorDict, Tensor]:
+        if breaks is None:
+            features, values, _ = self.model(obs, state)
+        else:
+            features, values = run(self.model, obs, state, breaks)
         return specs.upcast_half(features.flatten(0, 1)), specs.upcast_half(values.flatten(0, 1))

@@ -7,12 +7,14 @@ from torch import Tensor
 
 from ..common.types import Batch
 from ..env.base import checked_reset, checked_step
+from ..env.ending import Ending, copied
+from .memory import with_zeros
 from .policy import Policy, RecurrentPolicy
 
 
 def rollout(
     policy: Policy | RecurrentPolicy, env: Any, *, num_envs: int, steps: int
-) -> Iterator[tuple[Batch, Tensor]]:
+) -> Iterator[tuple[Batch, Tensor, Ending | None]]:
     """Reset an environment, act in it, and yield what each step returned: copies, they stay as they are.
 
     Args:
@@ -22,7 +24,7 @@ def rollout(
         steps: How many steps to take.
 
     Yields:
-        Observations [B, ...] and rewards [B, 1].
+        Observations [B, ...], rewards [B, 1] and what is said of endings.
 
     Raises:
         EnvError: If the environment breaks its contract.
@@ -30,6 +32,8 @@ def rollout(
     obs, state = checked_reset(env, num_envs, None, policy.device), policy.initial_state(num_envs)
     for t in range(steps):
         step = policy.act(obs, state, deterministic=True)
-        obs, rewards = checked_step(env, num_envs, step.actions, t, policy.device)
+        obs, rewards, ending = checked_step(env, num_envs, step.actions, t, policy.device)
         state = step.state
-        yield obs.clone(), rewards.clone()
+        if ending is not None and state is not None:
+            state = with_zeros(state, ending.cut)
+        yield obs.clone(), rewards.clone(), copied(ending)

@@ -70,10 +70,16 @@ class AdvantageEstimator:
     def sum_rewards(self) -> RewardMoments[Tensor]:
         """Work out the statistics that scale rewards with the horizon in them; nothing uses them yet."""
         rewards, before = self._buffer.rewards.squeeze(-1).T.to(torch.float64), self.return_moments
-        sums = estimates.reversed_discounted_returns(rewards, self._next_discounted, gamma=self.hparams.gamma)
+        ended, _, valid = self._endings()
+        if valid is not None:
+            rewards = rewards.where(valid, 0.0)
+        sums = estimates.reversed_discounted_returns(
+            rewards, self._next_discounted, gamma=self.hparams.gamma, ended=ended
+        )
         self._next_moments.copy_from(before)
-        self._next_moments.update(sums)
-        self._next_discounted.copy_(sums[:, -1])
+        self._next_moments.update(sums, valid)
+        last = sums[:, -1] if ended is None else sums[:, -1].masked_fill(ended[:, -1], 0.0)
+        self._next_discounted.copy_(last)
         after = self._next_moments
         return RewardMoments(after.mean, after.var, before.var, before.count)
 
@@ -89,13 +95,29 @@ class AdvantageEstimator:
         if hp.normalize_rewards:
             scale = self.return_moments.var.sqrt()
             rewards = rewards / torch.where(scale < SMALLEST_SCALE, 1.0, scale).to(rewards.dtype)
-        advantages, returns = estimates.gae(rewards, values, gamma=hp.gamma, gae_lambda=hp.gae_lambda)
-        explained_variance = estimates.explained_variance(values[:, :-1], returns)
-        bootstrap_gap = estimates.bootstrap_gap(values, returns)
+        ended, end_values, valid = self._endings()
+        advantages, returns = estimates.gae(
+            rewards,
+            values,
+            gamma=hp.gamma,
+            gae_lambda=hp.gae_lambda,
+            ended=ended,
+            end_values=end_values,
+        )
+        explained_variance = estimates.explained_variance(values[:, :-1], returns, valid)
+        bootstrap_gap = estimates.bootstrap_gap(values, returns, valid)
         if hp.normalize_advantages:
-            advantages = estimates.normalize(advantages)
+            advantages = estimates.normalize(advantages, valid)
         self.sequences.fill(advantages, returns)
         return ValueMonitors(explained_variance, bootstrap_gap)
+
+    def _endings(self) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """Return with which steps something ends, what comes after them is worth, and which count: [B, T]."""
+        endings = self._buffer.endings
+        if endings is None:
+            return None, None, None
+        valid = None if endings.valid is None else endings.valid.squeeze(-1).T
+        return endings.ended.squeeze(-1).T, endings.values.squeeze(-1).T, valid
 
     def state_dict(self) -> dict[str, Any]:
         """Return what the next horizon needs of those before it."""

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..common.types import Batch, Evaluation
 from ..hparams import Hparams
+from ..policies.memory import Breaks
 from ..policies.policy import Policy, RecurrentPolicy
 from ..specs import num_rows
 from .losses import PPOLoss, ppo_loss
@@ -114,8 +115,9 @@ class EagerBackend(Backend):
         with self._precision():
             for block in microbatches(index, self.block_size):
                 obs, state = sequences.observations(block)
-                loss_inputs = sequences.loss_inputs(block)
-                loss = self._losses(obs, sequences.drawn(block), state, loss_inputs, entropy_coeff)
+                loss_inputs = sequences.loss_inputs(block, index)
+                evaluated = obs, sequences.drawn(block), state, sequences.breaks(block)
+                loss = self._losses(*evaluated, loss_inputs, entropy_coeff)
                 share = num_rows(obs) / total
                 objective = share * loss.total
                 (objective if self.scaler is None else self.scaler.scale(objective)).backward()
@@ -127,9 +129,10 @@ class EagerBackend(Backend):
         obs: Batch,
         drawn: Batch,
         state: TensorDict | None,
+        breaks: Breaks | None,
         loss_inputs: LossInputs,
         entropy_coeff: float | Tensor,
     ) -> PPOLoss:
         with self._autocast():
-            evaluation = self.policy.evaluate(obs, drawn, state)
+            evaluation = self.policy.evaluate(obs, drawn, state, breaks)
         return self.loss(evaluation, loss_inputs, entropy_coeff)

@@ -5,18 +5,23 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import torch
+from tensordict import TensorDict
 from torch import Tensor
 
+from ..common.device import reads_wait
 from ..common.errors import EnvError, NonFiniteError
 from ..common.metrics import read_back, reward_stats
 from ..common.serialization import copy_into, detached, same
-from ..common.types import OBS, REWARDS, Config, Stats
+from ..common.types import Batch, Config, Stats
 from ..env.base import checked_reset, checked_step, env_state, load_env_state
+from ..env.ending import Ending, check_keys, without_final_obs
 from ..env.spec_watch import SpecWatch
 from ..hparams import Hparams, RecurrentHparams
 from .advantages import RewardMoments
 from .backend import Backend
-from .reward_watch import RewardWatch, when
+from .episodes import Episodes, without_none
+from .faults import nonfinite_error, range_error
+from .reward_watch import RewardWatch
 from .rollout_buffer import RolloutBuffer
 
 _log = logging.getLogger(__name__)
@@ -64,12 +69,17 @@ class Collector:
         self._state = self.policy.initial_state(hp.num_envs)
         """[B, ...]. Recurrent state before the next step; None if feedforward. It stays where it is."""
         self._rewards = RewardWatch(self.buffer, type(env).__name__)
+        self._reads_wait = reads_wait(self.policy.device)
+        self._episodes = Episodes(hp.num_envs, self.policy.device)
+        self._ending_keys: tuple[str, ...] | None = None
+        """What the environment says of endings; None before its first step."""
         self.restart()
 
     def restart(self) -> None:
         """Let the next horizon begin with a reset."""
         self._sequences = 0
         self._horizons_since_reset = 0
+        self._episodes.begin()
         if self._state is not None:
             self._state.zero_()
 
@@ -102,6 +112,7 @@ class Collector:
             "horizon": self.buffer.horizon,
             "env_config": detached(self.env_config),
             "env": env_state(self.env),
+            **({"episodes": self._episodes.state_dict()} if self.buffer.endings is not None else {}),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -129,6 +140,8 @@ class Collector:
         steps = state["horizons_since_reset"] * state.get("horizon", self.buffer.horizon)
         self._horizons_since_reset = -(-steps // self.buffer.horizon)
         copy_into(state["obs"], self.buffer.obs[-1])
+        if "episodes" in state:
+            self._episodes.load_state_dict(state["episodes"])
         if self._state is not None:
             copy_into(state["recurrent"], self._state)
 
@@ -186,16 +199,21 @@ class Collector:
         try:
             rollout(deterministic=deterministic)
             self._sequences = self._count_sequences(self.buffer.horizon // self.buffer.seq_len)
-            stats = reward_stats(self.buffer.rewards.to(torch.float64))
+            stats = reward_stats(self.buffer.rewards.to(torch.float64), self.buffer.valid)
+            if (endings := self.buffer.endings) is not None:
+                flags = endings.episode_ended, endings.ended, endings.valid
+                stats |= self._episodes.take(self.buffer.rewards, *flags)
             moments = sums()._asdict() if sums else {}
             read = read_back({**stats, **moments, "is_sound": self.buffer.is_sound()})
-            if not read["is_sound"] and (error := self._nonfinite_error() or self._range_error()):
+            if not read["is_sound"] and (error := self._fault()):
                 raise error
             if moments:
                 found = RewardMoments(**{name: read[name] for name in moments})
                 self._rewards.look(read["rewards/min"], read["rewards/max"], found)
         except BaseException as fault:
-            nonfinite = self._nonfinite_error() if isinstance(fault, EnvError) else None
+            nonfinite = (
+                nonfinite_error(self.buffer, type(self.env).__name__) if isinstance(fault, EnvError) else None
+            )
             # Half a horizon is worth nothing, and the environment may be in any state: begin anew.
             self.buffer.clear()
             self.restart()
@@ -203,7 +221,12 @@ class Collector:
                 # What the environment complains about is the echo of its own NaN.
                 raise nonfinite from fault
             raise
-        return {name: read[name] for name in stats}
+        return without_none({name: read[name] for name in stats})
+
+    def _fault(self) -> NonFiniteError | EnvError | None:
+        """Return what is wrong with the numbers in the buffer."""
+        env = type(self.env).__name__
+        return nonfinite_error(self.buffer, env) or range_error(self.buffer, env)
 
     def _count_sequences(self, more: int) -> int:
         """Return how many sequences the recurrent state will have lasted after so many more."""
@@ -227,42 +250,48 @@ class Collector:
                 buffer.drawn[t] = drawn
                 buffer.logp[t] = logp
                 buffer.values[t] = values
-            obs, rewards = checked_step(
+            obs, rewards, ending = checked_step(
                 self.env, buffer.num_envs, actions, t, policy.device, spec=spec, notice=self.notice
             )
+            if ending is not None or self._ending_keys != ():
+                state = self._end(t, ending, state)
             self.notice = None
             # Copies: the environment may go on writing into what it returned.
             buffer.obs[t + 1] = obs
             buffer.rewards[t] = rewards
+        if buffer.endings is not None:
+            buffer.endings.evaluate(self._evaluate)
         # Its next state counts for nothing: the step is taken again if the environment goes on.
         with self.backend.threads(buffer.num_envs):
             _, buffer.values[-1], _ = self.backend.step(buffer.obs[-1], state)
         if self._state is not None:
             self._state.update_(state)
 
-    def _nonfinite_error(self) -> NonFiniteError | None:
-        """Return an error that names the first number in the buffer that isn't finite, if there is one."""
-        fault = self.buffer.first_nonfinite()
-        if fault is None:
-            return None
-        name, step, index = fault
-        source, advice = type(self.env).__name__, "look for a division by zero or an overflow there"
-        if name.split(".")[0] not in (OBS, REWARDS):
-            source, advice = "the policy", "look at what its model does with the observation"
-        return NonFiniteError(
-            f"{name} of environment {index} from {source} is NaN or infinite {when(step)}: {advice}"
-        )
+    def _end(self, t: int, ending: Ending | None, state: TensorDict | None) -> TensorDict | None:
+        """Note what ends with step t; return the recurrent state before the next one.
 
-    def _range_error(self) -> EnvError | None:
-        """Return an error that names the first discrete observation out of its range, if there is one."""
-        fault = self.buffer.first_out_of_range()
-        if fault is None:
-            return None
-        name, step, index = fault
-        return EnvError(
-            f"{name} of environment {index} from {type(self.env).__name__} is not one of its spec's values "
-            f"{when(step)}: they are whole numbers that count from 0, and a OneHot has a single 1"
-        )
+        Raises:
+            EnvError: If the environment says other things of endings than in its first step.
+        """
+        buffer = self.buffer
+        if self._ending_keys is None:
+            self._ending_keys = () if ending is None else ending.keys
+        if buffer.endings is None and ending is not None and self._ending_keys:
+            buffer.add_endings(ending.keys, waits=self._reads_wait)
+            if self.notice is not None and (said := without_final_obs(ending, type(self.env).__name__)):
+                self.notice(said)
+        where = f"{type(self.env).__name__}.step (step {t} of the horizon)"
+        check_keys(ending, self._ending_keys or (), where)
+        if ending is None or buffer.endings is None:
+            return state
+        if t == 0:
+            buffer.endings.begin()
+        return buffer.endings.take(t, ending, state, buffer.values[t], self._evaluate)
+
+    def _evaluate(self, obs: Batch, state: TensorDict | None) -> Tensor:
+        """Return the values [B, 1] of observations [B, ...] and recurrent states [B, ...]."""
+        with self.backend.threads(self.buffer.num_envs):
+            return self.backend.step(obs, state)[1]
 
 
 def begun_anew(state: Mapping[str, Any]) -> dict[str, Any]:

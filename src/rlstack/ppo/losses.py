@@ -41,6 +41,7 @@ def ppo_loss(
     dual_clip_param: float | None,
     vf_coeff: float,
     entropy_coeff: float | Tensor,
+    weights: Tensor | None = None,
 ) -> PPOLoss:
     """Return the loss of proximal policy optimization; all tensors have the same shape.
 
@@ -57,6 +58,7 @@ def ppo_loss(
         dual_clip_param: c of `policy_loss`.
         vf_coeff: Weight of the value loss.
         entropy_coeff: Weight of the entropy bonus.
+        weights: How much each row counts in the means; None counts all the same.
 
     Raises:
         ValueError: If the shapes differ.
@@ -66,12 +68,15 @@ def ppo_loss(
         raise ValueError(f"the tensors have the shapes {sorted(shapes)}, expected one and the same for all")
     log_ratio = logp - old_logp
     ratio = _ratio(log_ratio, advantages, dual_clip_param)
-    policy = policy_loss(ratio, advantages, clip_param=clip_param, dual_clip_param=dual_clip_param).mean()
-    vf = value_loss(values, old_values, returns, vf_clip_param=vf_clip_param).mean()
-    mean_entropy = entropy.mean()
+    policy = policy_loss(ratio, advantages, clip_param=clip_param, dual_clip_param=dual_clip_param)
+    vf = value_loss(values, old_values, returns, vf_clip_param=vf_clip_param)
     with torch.no_grad():
-        kl_div = kl_divergence(log_ratio).mean()
-        clip_fraction = ((ratio - 1).abs() > clip_param).to(ratio.dtype).mean()
+        kl_div = kl_divergence(log_ratio)
+        clip_fraction = ((ratio - 1).abs() > clip_param).to(ratio.dtype)
+    policy, vf, mean_entropy, kl_div, clip_fraction = (
+        rows.mean() if weights is None else (weights * rows).mean()
+        for rows in (policy, vf, entropy, kl_div, clip_fraction)
+    )
     total = policy + vf_coeff * vf - entropy_coeff * mean_entropy
     return PPOLoss(total, policy, vf, mean_entropy, kl_div, clip_fraction)
 

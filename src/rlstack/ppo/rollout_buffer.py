@@ -9,6 +9,8 @@ from torch import Tensor
 
 from .. import specs
 from ..common.types import OBS, REWARDS, Batch
+from ..policies.memory import Breaks
+from .endings import Endings
 
 
 class RolloutBuffer:
@@ -36,6 +38,8 @@ class RolloutBuffer:
     """[T, B, 1]. As the environment returned them."""
     states: TensorDict | None
     """[T / L, B, ...]. Recurrent states at the starts of sequences."""
+    endings: Endings | None = None
+    """Where episodes end; None if the environment says nothing of that."""
 
     def __init__(
         self,
@@ -49,6 +53,7 @@ class RolloutBuffer:
         device: torch.device,
     ) -> None:
         self.num_envs, self.horizon, self.seq_len = num_envs, horizon, seq_len
+        self._specs = observation_spec, state_spec
         self.obs = specs.zeros(observation_spec, (horizon + 1, num_envs), device)
         self.drawn = specs.zeros(drawn[0], (horizon, num_envs), device)
         self.logp = torch.zeros((horizon, num_envs, 1), device=device)
@@ -71,7 +76,22 @@ class RolloutBuffer:
         for part in (self.obs, self.drawn, self.logp, self.values, self.rewards, self.states):
             if part is not None:
                 found += [part] if isinstance(part, Tensor) else list(part.values(True, True))
-        return found
+        return found if self.endings is None else [*found, *self.endings.tensors()]
+
+    @property
+    def valid(self) -> Tensor | None:
+        """[T, B, 1], bool. Which steps were real transitions; None if all were."""
+        return None if self.endings is None else self.endings.valid
+
+    def add_endings(self, keys: tuple[str, ...], *, waits: bool) -> None:
+        """Make room for endings.
+
+        Args:
+            keys: What the environment says of them.
+            waits: Whether to read a number from the device means to wait for it.
+        """
+        sizes = {"num_envs": self.num_envs, "horizon": self.horizon}
+        self.endings = Endings(keys, *self._specs, **sizes, device=self.logp.device, waits=waits)
 
     def clear(self) -> None:
         """Set everything to zero."""
@@ -121,6 +141,8 @@ class RolloutBuffer:
     def _real_parts(self) -> Iterator[tuple[str, Tensor]]:
         parts = [(OBS, self.obs), (REWARDS, self.rewards), ("actions", self.drawn)]
         parts += [("logp", self.logp), ("values", self.values)]
+        if self.endings is not None:
+            parts.append(("the value of final_obs", self.endings.values))
         for name, value in parts:
             yield from (leaf for leaf in specs.named(value, name) if leaf[1].is_floating_point())
 
@@ -135,6 +157,12 @@ class LossInputs(NamedTuple):
     advantages: Tensor
     returns: Tensor
     """Target of the value function."""
+    weights: Tensor | None = None
+    """How much a row counts, 1 on average over the minibatch; None if all count the same."""
+
+
+_COLUMNS = len(LossInputs._fields) - 1
+"""What the loss reads of every row; weights are made of what the buffer has."""
 
 
 class Sequences:
@@ -153,7 +181,7 @@ class Sequences:
         self._states = None if buffer.states is None else buffer.states.flatten(0, 1)
         # One matrix: a minibatch gathers all four with one indexing operation.
         rows = buffer.horizon * buffer.num_envs
-        self._columns = torch.zeros((len(LossInputs._fields), rows), device=buffer.logp.device)
+        self._columns = torch.zeros((_COLUMNS, rows), device=buffer.logp.device)
 
     def fill(self, advantages: Tensor, returns: Tensor) -> None:
         """Take in what has been made of the horizon: advantages [B, T] and returns [B, T]."""
@@ -179,15 +207,39 @@ class Sequences:
         obs = obs.unsqueeze(1) if self._seq_len == 1 else obs.unflatten(0, (count(index), self._seq_len))
         return obs, None if self._states is None else _at(self._states, index)
 
+    def breaks(self, index: slice | Tensor) -> Breaks | None:
+        """Return where the recurrent state begins anew within sequences; None if it doesn't."""
+        endings = self._buffer.endings
+        if endings is None or self._seq_len == 1:
+            return None
+        ended = _at(endings.ended.view(-1), self._rows(index)).view(-1, self._seq_len)[:, :-1]
+        steps = endings.steps(ended)
+        return Breaks(ended, steps) if steps else None
+
     def drawn(self, index: slice | Tensor) -> Any:
         """Return what was drawn, [N · L, *A]."""
         return _at(self._drawn, self._rows(index))
 
-    def loss_inputs(self, index: slice | Tensor) -> LossInputs:
-        """Return what the loss reads beside the policy."""
+    def loss_inputs(self, index: slice | Tensor, whole: slice | Tensor | None = None) -> LossInputs:
+        """Return what the loss reads beside the policy.
+
+        Args:
+            index: Numbers of sequences.
+            whole: Those of the minibatch that they are of; None if they are all of it.
+        """
         rows = self._rows(index)
         found = self._columns[:, rows] if isinstance(rows, slice) else self._columns.index_select(1, rows)
-        return LossInputs(*found.unsqueeze(-1))
+        weights = self._weights(rows, index if whole is None else whole)
+        return LossInputs(*found.unsqueeze(-1))._replace(weights=weights)
+
+    def _weights(self, rows: slice | Tensor, whole: slice | Tensor) -> Tensor | None:
+        """Return the weights of rows [N · L, 1] of a minibatch."""
+        if self._buffer.valid is None:
+            return None
+        valid = self._buffer.valid.view(-1, 1).to(self._columns.dtype)
+        return _at(valid, rows) / _at(valid, self._rows(whole)).mean().clamp_min(
+            torch.finfo(valid.dtype).tiny
+        )
 
     def _rows(self, index: slice | Tensor) -> slice | Tensor:
         """Return where the steps of sequences are in the flattened buffer, [N · L]."""

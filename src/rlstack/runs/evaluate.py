@@ -1,16 +1,20 @@
 """Judging a saved policy."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ..common.device import resolve_device
 from ..common.metrics import read_back, reward_stats
 from ..common.random_state import keep_random_state
 from ..env.base import EnvFactory, make_env, most_steps
+from ..env.ending import Ending
 from ..policies.policy import Policy, RecurrentPolicy
 from ..policies.rollout import rollout
+from ..ppo.episodes import Episodes, without_none
 from . import checkpoint
 from .class_paths import find_class
 from .inspect import find_checkpoint
@@ -67,11 +71,29 @@ def evaluate(
         torch.manual_seed(seed)
         env = make_env(env_cls, num_envs, config_ or None, device_)
         steps = steps or most_steps(env, _HORIZONS * options["horizon"])
-        rewards = [rewards for _, rewards in rollout(policy, env, num_envs=num_envs, steps=steps)]
+        _, each_rewards, endings = zip(*rollout(policy, env, num_envs=num_envs, steps=steps), strict=True)
+    rewards = torch.stack(each_rewards)
     return {
         "checkpoint": str(where),
         "updates": said.info["updates"],
         "num_envs": num_envs,
         "steps": len(rewards),
-        **read_back(reward_stats(torch.stack(rewards).to(torch.float64))),
+        **without_none(read_back(_stats(rewards, endings))),
     }
+
+
+def _stats(rewards: Tensor, endings: Sequence[Ending | None]) -> dict[str, Tensor]:
+    """Return `returns/…`, `rewards/…` and, where episodes end, `episodes/…` of some steps.
+
+    Args:
+        rewards: [T, B, 1].
+        endings: What each step says of endings.
+    """
+    said = [ending for ending in endings if ending is not None]
+    if not said:
+        return reward_stats(rewards.to(torch.float64))
+    ended, cut = torch.stack([e.episode_ended for e in said]), torch.stack([e.cut for e in said])
+    flags = [e.valid for e in said if e.valid is not None]
+    valid = torch.stack(flags) if flags else None
+    episodes = Episodes(rewards.shape[1], rewards.device).take(rewards, ended, cut, valid)
+    return {**reward_stats(rewards.to(torch.float64), valid), **episodes}

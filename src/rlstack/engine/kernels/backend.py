@@ -1,5 +1,6 @@
 """A default model's passes over many rows on a CPU, by its kernel."""
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from itertools import repeat
 from typing import Any, final
@@ -10,13 +11,14 @@ from torch import Tensor
 
 from ...common.types import Batch, Evaluation
 from ...hparams import Hparams
+from ...policies.memory import Breaks
 from ...policies.policy import Policy, RecurrentPolicy
 from ...ppo.backend import Backend
 from ...ppo.rollout_buffer import LossInputs, Sequences, count, microbatches
 from ...specs import num_rows
 from ..thread_pool import Workers
 from .base import Kernel, script, unoptimized, views
-from .heads import Output, Targets, make_output
+from .heads import AutogradOutput, Output, Targets, make_output
 from .loss_gradients import error_bounds, surrogate_bounds, value_gradient
 
 _MOST_JOBS = 64
@@ -47,6 +49,8 @@ class KernelBackend(Backend):
         self._rows = self.block_size * hparams.sequence_length
         self._kernels = [kernel_cls(policy.model, self._rows, dtype) for _ in range(torch.get_num_threads())]
         self._outputs: list[Output] = [make_output(each, policy.distribution_cls) for each in self._kernels]
+        self._weighted = [AutogradOutput(each, policy.distribution_cls) for each in self._kernels]
+        """Where rows don't all count the same."""
         self._workers = Workers(len(self._outputs))
         self._value_gradient = script(value_gradient)
         size = sum(parameter.numel() for parameter in self.parameters)
@@ -110,7 +114,8 @@ class KernelBackend(Backend):
             self._kernels[thread].gradients = self._gradients[job]
             for n in range(job * per_job, min((job + 1) * per_job, len(parts))):
                 obs, state = sequences.observations(parts[n])
-                said[n] = self._descend(thread, self._encode(obs), state, targets[n], entropy_weight)
+                inputs = self._encode(obs), state, sequences.breaks(parts[n])
+                said[n] = self._descend(thread, *inputs, targets[n], entropy_weight)
 
         self._workers.run(work, jobs)
         torch.sum(self._flats[:jobs], 0, out=self._sum)
@@ -122,28 +127,36 @@ class KernelBackend(Backend):
     def _targets(self, drawn: Batch, loss_inputs: LossInputs, total: int) -> list[Targets]:
         """Return what the gradient of a minibatch of `total` rows needs, block by block."""
         hparams, rows = self.hparams, self._rows
-        old_logp, old_values, advantages, returns = (column.t() for column in loss_inputs)
+        old_logp, old_values, advantages, returns = (column.t() for column in loss_inputs[:4])
+        weights = None if loss_inputs.weights is None else loss_inputs.weights.t()
         advantages = advantages / total
+        if weights is not None:
+            advantages = advantages * weights
         caps, floors = surrogate_bounds(
             advantages, clip_param=hparams.clip_param, dual_clip_param=hparams.dual_clip_param
         )
         lowest, highest = error_bounds(old_values, returns, vf_clip_param=hparams.vf_clip_param)
-        parts = (old_logp, advantages, caps, floors, returns, lowest, highest)
+        parts = (old_logp, advantages, caps, floors, returns, lowest, highest, weights)
         split: list[Any] = [repeat(None) if part is None else part.split(rows, 1) for part in parts]
         weight = hparams.vf_coeff / total
-        per_block = zip(self._outputs[0].blocks(drawn, rows), *split, strict=False)
+        per_block = zip(self._rating(weights)[0].blocks(drawn, rows), *split, strict=False)
         return [Targets._make((*block, weight)) for block in per_block]
+
+    def _rating(self, weights: Tensor | None) -> Sequence[Output]:
+        """Return for each thread what rates actions."""
+        return self._outputs if weights is None else self._weighted
 
     def _descend(
         self,
         thread: int,
         vectors: Tensor,
         state: TensorDict | None,
+        breaks: Breaks | None,
         targets: Targets,
         entropy_weight: float,
     ) -> Evaluation:
         """Add the gradient of one block; return what the policy says of it."""
-        output = self._outputs[thread]
+        output = self._rating(targets.weights)[thread]
         said: list[Tensor] = []
 
         def output_gradient(raw: Tensor) -> Tensor:
@@ -154,10 +167,12 @@ class KernelBackend(Backend):
         def error_gradient(values: Tensor) -> Tensor:
             said.append(values)
             d_values: Tensor = self._value_gradient(values, targets.returns, targets.lowest, targets.highest)
-            return d_values.mul_(targets.value_weight)
+            d_values.mul_(targets.value_weight)
+            return d_values if targets.weights is None else d_values.mul_(targets.weights)
 
         with unoptimized():
-            self._kernels[thread].forward_backward(vectors, state, output_gradient, error_gradient)
+            ended = breaks and breaks.ended
+            self._kernels[thread].forward_backward(vectors, state, output_gradient, error_gradient, ended)
         logp, entropy, values = said
         return Evaluation(logp, values, entropy)
 

@@ -61,6 +61,7 @@ class Kernel(ABC):
         state: TensorDict | None,
         output_gradient: Callable[[Tensor], Tensor],
         value_gradient: Callable[[Tensor], Tensor],
+        ended: Tensor | None = None,
     ) -> None:
         """Run forward and backward and add the gradient.
 
@@ -69,6 +70,7 @@ class Kernel(ABC):
             state: As of `forward`.
             output_gradient: Takes the head's output [k, N · L], returns the loss's derivative by it.
             value_gradient: Takes the values [1, N · L], returns the loss's derivative by them.
+            ended: [N, L - 1], bool. Whether the state begins anew after a step; None if it never does.
         """
 
 

@@ -29,6 +29,8 @@ class Targets(NamedTuple):
     lowest: Tensor | None
     highest: Tensor | None
     """As of `error_bounds`."""
+    weights: Tensor | None
+    """How much a row counts; None if all count the same."""
     value_weight: float
     """What the derivative by a value is multiplied by."""
 
@@ -202,8 +204,11 @@ class AutogradOutput(Output):
             logp, entropy = distribution.logp(t.drawn), distribution.entropy()
         d_logp = policy_gradient(logp.detach().t(), t.old_logp, t.advantages, t.caps, t.floors)
         parameters = list(self.head.parameters(recurse=False))
+        d_entropies = torch.full_like(entropy, d_entropy)
+        if t.weights is not None:
+            d_entropies *= t.weights.t()
         d_output, *rest = torch.autograd.grad(
-            (logp, entropy), (output, *parameters), (-d_logp.t(), torch.full_like(entropy, d_entropy))
+            (logp, entropy), (output, *parameters), (-d_logp.t(), d_entropies)
         )
         for parameter, gradient in zip(parameters, rest, strict=True):
             self.kernel.gradients[parameter].add_(gradient)

@@ -30,12 +30,15 @@ class LSTMKernel(Kernel):
             [p.detach() for p in column] for column in zip(*self._heads, strict=True)
         )
 
-    def forward(self, vectors: Tensor, state: TensorDict | None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, vectors: Tensor, state: TensorDict | None, ended: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Return the head's output [k, N · L] and the values [1, N · L]."""
         assert state is not None
         steps = vectors.transpose(0, 1)
+        by_step = None if ended is None else ended.t().unsqueeze(-1)
         for layer, cell in enumerate(self._cells):
-            steps = cell.forward(steps, state["hidden"][:, layer], state["cell"][:, layer])
+            steps = cell.forward(steps, state["hidden"][:, layer], state["cell"][:, layer], by_step)
         self._hidden = steps
         output, values = self._outputs(steps, self._weights, self._biases)
         return output, values
@@ -53,9 +56,10 @@ class LSTMKernel(Kernel):
         state: TensorDict | None,
         output_gradient: Callable[[Tensor], Tensor],
         value_gradient: Callable[[Tensor], Tensor],
+        ended: Tensor | None = None,
     ) -> None:
         """Run forward, and backward through the steps."""
-        output, values = self.forward(vectors, state)
+        output, values = self.forward(vectors, state, ended)
         d_outputs = [output_gradient(output), value_gradient(values)]
         weights, biases = (
             [self.gradients[parameter] for parameter in column] for column in zip(*self._heads, strict=True)
@@ -128,10 +132,13 @@ class _Cell:
         for doubled in (self._inner, self._outer, self._bias):
             doubled[2 * self._size : 3 * self._size] *= 2
 
-    def forward(self, steps: Tensor, hidden: Tensor, memory: Tensor) -> Tensor:
-        """Return h' of all steps, [L, N, size], for inputs [L, N, k]."""
+    def forward(self, steps: Tensor, hidden: Tensor, memory: Tensor, ended: Tensor | None) -> Tensor:
+        """Return h' of all steps, [L, N, size], for inputs [L, N, k].
+
+        After the steps that have `ended` [L - 1, N, 1], h and c begin anew.
+        """
         length, num, size = steps.shape[0], steps.shape[1], self._size
-        self._steps = steps
+        self._steps, self._ended = steps, ended
         self.hidden, self.memory = (
             part[: (length + 1) * num].view(length + 1, num, size) for part in (self._hidden, self._memory)
         )
@@ -150,6 +157,7 @@ class _Cell:
             self.gates,
             self.g,
             self.squashed,
+            ended,
         )
         return self.hidden[1:]
 
@@ -171,6 +179,7 @@ class _Cell:
             self.squashed,
             [self._d_gates, self._d_memory, self._d_product],
             gradients,
+            self._ended,
         )
         d_rows = self.gates.flatten(0, 1)
         if self._first:
@@ -188,6 +197,7 @@ def _cell_forward(
     gates: Tensor,
     g: Tensor,
     squashed: Tensor,
+    ended: Tensor | None,
 ) -> None:
     """Fill in h, c, the gates, g and tanh c of all steps; W, U and b have the rows of g doubled."""
     size = outer.size(1)
@@ -198,7 +208,12 @@ def _cell_forward(
             torch.addcmul(bias, steps[t], inner.t(), out=now)
         else:
             torch.addmm(bias, steps[t], inner.t(), out=now)
-        now.addmm_(hidden[t], outer.t()).sigmoid_()
+        before = hidden[t]
+        if ended is not None and t > 0:
+            before = before.masked_fill(ended[t - 1], 0.0)
+            # The outputs need h, but nobody c.
+            memory[t].masked_fill_(ended[t - 1], 0.0)
+        now.addmm_(before, outer.t()).sigmoid_()
         i, f, doubled, o = torch.split(now, size, -1)
         torch.add(minus_one, doubled, alpha=2, out=g[t])
         torch.mul(f, memory[t], out=c).addcmul_(i, g[t])
@@ -217,6 +232,7 @@ def _cell_backward(
     squashed: Tensor,
     scratch: list[Tensor],
     gradients: list[Tensor],
+    ended: Tensor | None,
 ) -> None:
     """Add the gradients of W, U and both b; leaves the derivatives before σ and tanh in the gates."""
     length, num, size = d_hidden.size(0), d_hidden.size(1), d_hidden.size(2)
@@ -236,12 +252,19 @@ def _cell_backward(
         d_c.mul_(f)
         # From here on the gates hold their derivatives, before σ.
         torch.ops.aten.sigmoid_backward(d_gates, now, grad_input=now)
-        if t > 0:
+        if t > 0 and ended is not None:
+            d_c.masked_fill_(ended[t - 1], 0.0)
+            d_hidden[t - 1].add_(torch.mm(now, outer).masked_fill_(ended[t - 1], 0.0))
+        elif t > 0:
             d_hidden[t - 1].addmm_(now, outer)
     d_rows = gates.flatten(0, 1)
     d_rows[:, 2 * size : 3 * size] *= 2
     add_product(gradients[0], d_rows.t(), steps.flatten(0, 1))
-    add_product(gradients[1], d_rows.t(), hidden[:-1].flatten(0, 1))
+    before = hidden[:-1]
+    if ended is not None:
+        before = before.clone()
+        before[1:].masked_fill_(ended, 0.0)
+    add_product(gradients[1], d_rows.t(), before.flatten(0, 1))
     d_bias = d_rows.sum(0)
     gradients[2].add_(d_bias)
     gradients[3].add_(d_bias)

@@ -47,6 +47,7 @@ class MLPKernel(Kernel):
         state: TensorDict | None,
         output_gradient: Callable[[Tensor], Tensor],
         value_gradient: Callable[[Tensor], Tensor],
+        ended: Tensor | None = None,
     ) -> None:
         """Run one network forward and backward, then the other."""
         rows = self._rows(vectors)
