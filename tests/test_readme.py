@@ -29,6 +29,17 @@ def test_snippets_run(needs, code, tracked, capsys):
         assert float(capsys.readouterr().out) > -2
 
 
+def test_the_page_on_endings_has_a_task_that_is_learned(capsys):
+    page = (ROOT / "docs" / "endings.md").read_text()
+    [code] = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    torch.manual_seed(0)
+    exec(compile(code, "endings.md", "exec"), {"__name__": "__main__"})
+    # To the right in most episodes; untrained, half of them are.
+    returns, lengths = map(float, capsys.readouterr().out.split())
+    assert returns > 0.8
+    assert lengths < 9
+
+
 def test_there_are_snippets():
     assert len(SNIPPETS) >= 8
 

@@ -112,7 +112,7 @@ class Collector:
             "horizon": self.buffer.horizon,
             "env_config": detached(self.env_config),
             "env": env_state(self.env),
-            **({"episodes": self._episodes.state_dict()} if self.buffer.endings is not None else {}),
+            **({"episodes": self._episodes.state_dict()} if self._episodes.begun else {}),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

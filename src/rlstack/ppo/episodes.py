@@ -20,6 +20,8 @@ class Episodes:
     """
 
     def __init__(self, num_envs: int, device: torch.device) -> None:
+        self.begun = False
+        """Whether the environment has ever said anything of endings."""
         self._returns, self._lengths = torch.zeros((2, num_envs), dtype=torch.float64, device=device)
 
     def begin(self) -> None:
@@ -38,6 +40,7 @@ class Episodes:
             cut: [T, B, 1], bool. Whether what comes after it has nothing to do with it.
             valid: [T, B, 1], bool. Whether it was a real transition; None if all were.
         """
+        self.begun = True
         rewards = rewards.to(torch.float64)
         counts = torch.ones_like(rewards)
         if valid is not None:
@@ -60,6 +63,7 @@ class Episodes:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what `state_dict` returned."""
+        self.begun = True
         self._returns.copy_(state["returns"])
         self._lengths.copy_(state["lengths"])
 
