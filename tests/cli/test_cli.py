@@ -19,9 +19,9 @@ from click.testing import CliRunner
 from rlstack import Algorithm, Policy, Trainer
 from rlstack.cli.app import main
 from rlstack.cli.arguments import parse_assignments
+from rlstack.cli.goals import Limits
 from rlstack.cli.recipes import RECIPES
 from rlstack.cli.run_config import RunConfig
-from rlstack.cli.train import Limits
 from rlstack.common.nested import merge
 from rlstack.common.serialization import pack
 from rlstack.env import CartPole, DiscreteDummyEnv

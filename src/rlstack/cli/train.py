@@ -2,97 +2,27 @@
 
 import shlex
 import time
+from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import final
 
 from rich.console import Console
 
-from ..common.errors import HparamsError, TrackingError
+from ..common.errors import HparamsError
 from ..common.metrics import ENV_TOTAL_STEPS
-from ..common.types import Config, Stats
-from ..conditions import Condition, HitsUpperBound, TimesOut
+from ..common.types import Stats
+from ..conditions import Condition
 from ..runs.checkpoint import numbered
 from ..runs.run_names import make_run_dir, runs_of
 from ..runs.saved_config import ALGORITHMS, add_to_config, read_config
-from ..tracking.journal import JOURNAL, read_rows
-from ..tracking.mlflow_model import log_policy
+from ..training.interrupts import Interrupt
 from ..training.trainer import Trainer
-from .display import Display, Screen, plot_learning_curve, told
-from .recipes import RECIPES, Recipe
+from .display import Display, Screen
+from .goals import Limits, goal_of, verdict
+from .recipes import RECIPES
 from .resolve_env import resolve
+from .results import draw_curve, home_of, log_model, save_policy, where_tracked
 from .run_config import RunConfig
-
-_STEPS = "algorithm/steps"
-
-_LONGEST_CURVE = 4000
-"""Updates in a learning curve; of more, every second, or third, and so on, is drawn."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Limits:
-    """When to stop at the latest; None is no limit."""
-
-    max_updates: int | None = None
-    max_env_steps: int | None = None
-    max_time: float | None = None
-    """s."""
-
-    def conditions(self) -> list[Condition]:
-        """Return a stop condition for each limit."""
-        conditions: list[Condition] = []
-        if self.max_updates is not None:
-            conditions.append(HitsUpperBound(_STEPS, self.max_updates))
-        if self.max_env_steps is not None:
-            conditions.append(HitsUpperBound(ENV_TOTAL_STEPS, self.max_env_steps))
-        if self.max_time is not None:
-            conditions.append(TimesOut(self.max_time))
-        return conditions
-
-    def share(self, stats: Stats, seconds: float) -> float | None:
-        """Return how much of the run is over, from 0 to 1; None without a limit."""
-        parts = [
-            done / limit
-            for done, limit in (
-                (stats[_STEPS], self.max_updates),
-                (stats[ENV_TOTAL_STEPS], self.max_env_steps),
-                (seconds, self.max_time),
-            )
-            if limit
-        ]
-        return min(max(parts), 1.0) if parts else None
-
-
-@final
-class Solved(Condition):
-    """Holds when a recipe's deterministic evaluation reaches its target; looks every few updates.
-
-    Args:
-        recipe: Whose.
-        trainer: The policy's.
-        env_config: Options of the environment that differ from the recipe's: they count when judging, too.
-    """
-
-    score: float | None = None
-    """Of the last look."""
-
-    def __init__(self, recipe: Recipe, trainer: Trainer, env_config: Config | None) -> None:
-        self.recipe, self.trainer, self.env_config = recipe, trainer, env_config
-        self._looked_at = -1
-
-    def __call__(self, stats: Stats) -> bool:
-        """Return whether the environment is solved now."""
-        if stats[_STEPS] % self.recipe.updates_per_check:
-            return False
-        return self.look()
-
-    def look(self) -> bool:
-        """Evaluate the policy, unless that has been done; return whether the environment is solved."""
-        if self.score is None or self._looked_at != self.trainer.steps:
-            self.score = self.recipe.score(self.trainer.algorithm.policy, self.env_config)
-            self._looked_at = self.trainer.steps
-        return self.score >= self.recipe.target
 
 
 def train(
@@ -102,6 +32,7 @@ def train(
     run_dir: Path | None,
     resume: str | None,
     console: Console,
+    interrupt: Interrupt,
     tracking: str | None = None,
 ) -> int | None:
     """Train on an environment until it is solved or a limit is reached, and leave the run on disk.
@@ -114,10 +45,11 @@ def train(
         run_dir: Where to; None makes a new directory under `runs`.
         resume: The directory of the run to go on with, or `auto`; None begins a new one.
         console: Where to say what happens.
+        interrupt: What signals are noted in, from before the imports to the last line.
         tracking: The option `--tracking` as it was given, for the command that goes on.
 
     Returns:
-        The signal that ended it, None if none did.
+        The signal that ended it, or that came while it ended; None if none did.
 
     Raises:
         HparamsError: If the environment's name or a hyperparameter can't be.
@@ -129,15 +61,8 @@ def train(
     if directory is None:
         trainer, directory = _begin(asked, run_dir)
     else:
-        said = read_config(directory)
-        ignored = asked.ignored_by(said, directory)
-        asked = asked.of_run(said)
-        trainer = _go_on(asked, directory)
-        steps = trainer.steps
-        screen.say(f"Going on with {directory} after {steps} updates, with its hyperparameters.")
-        if ignored:
-            screen.say(f"Ignored, since the run has its own: {', '.join(ignored)}.")
-    solved = _goal(asked.env, trainer) if asked.stop_conditions is None else None
+        trainer, asked = _go_on(asked, directory, screen)
+    solved = goal_of(asked.env, trainer) if asked.stop_conditions is None else None
     name = asked.env or directory.name
     if solved is not None:
         screen.say(f"Training {name} until {solved.recipe.goal}.")
@@ -145,31 +70,26 @@ def train(
     last: Stats = {}
     start = time.monotonic()
     try:
+        if interrupt.signum is not None:
+            # What was imported or made has swallowed its KeyboardInterrupt.
+            raise KeyboardInterrupt
         with Display(screen, name) as display:
-            for last in trainer.updates(
-                env_config=asked.trainer.env_config,
-                eval_env_config=asked.trainer.eval_env_config,
-                steps_per_eval=asked.trainer.steps_per_eval,
-                stop_conditions=conditions,
-            ):
+            for last in _updates(trainer, asked, conditions):
                 display.show(last, limits.share(last, time.monotonic() - start))
     finally:
         # Whatever happened, what was learned so far is kept.
-        policy_at = _save(trainer, directory / "policy.safetensors") if last else ""
+        policy_at = save_policy(trainer, directory / "policy.safetensors") if last else ""
         trainer.close()
-    seconds = time.monotonic() - start
-    screen.say(_verdict(solved, trainer, seconds))
+    screen.say(verdict(solved, trainer, time.monotonic() - start))
     if last:
         screen.say(f"Policy:         {policy_at}")
         title = f"{name}: {last[ENV_TOTAL_STEPS]:,.0f} steps, {trainer.steps} updates"
-        screen.say(f"Learning curve: {_draw(title, trainer, directory)}")
-        screen.say(f"Tracked run:    {_where_tracked(trainer)}")
-        if trainer.interrupted is None and (model := _log_model(trainer)):
-            screen.say(f"Tracked model:  {model}")
+        for line in _left_behind(trainer, directory, title, interrupt):
+            screen.say(line)
         again = ["rlstack", "train", "--resume", str(directory)]
         again += [] if tracking is None else ["--tracking", tracking]
         screen.say(f"To go on:       {shlex.join(again)}")
-    return trainer.interrupted
+    return trainer.interrupted or interrupt.signum
 
 
 def _begin(asked: RunConfig, run_dir: Path | None) -> tuple[Trainer, Path]:
@@ -191,7 +111,7 @@ def _begin(asked: RunConfig, run_dir: Path | None) -> tuple[Trainer, Path]:
             system_metrics=asked.trainer.system_metrics,
             track=asked.trainer.track,
         )
-        add_to_config(_home(trainer), vars(asked.trainer), asked.said_to_stop)
+        add_to_config(home_of(trainer), vars(asked.trainer), asked.said_to_stop)
     except BaseException:
         # What can't be trained leaves nothing on disk.
         for empty in (home, home.parent) if run_dir is None else ():
@@ -201,12 +121,18 @@ def _begin(asked: RunConfig, run_dir: Path | None) -> tuple[Trainer, Path]:
     return trainer, directory
 
 
-def _go_on(asked: RunConfig, directory: Path) -> Trainer:
-    """Return a trainer that goes on with a run."""
-    home = directory.absolute()
+def _go_on(asked: RunConfig, directory: Path, screen: Screen) -> tuple[Trainer, RunConfig]:
+    """Return a trainer that goes on with a run, and what is asked for with what the run says of it."""
+    said = read_config(directory)
+    ignored = asked.ignored_by(said, directory)
+    asked = asked.of_run(said)
     env_cls = None if asked.env is None else resolve(asked.env, {})[0]
     options, track = vars(asked.trainer), asked.trainer.track
-    return Trainer.resume(home, env_cls=env_cls, options=options, track=track)
+    trainer = Trainer.resume(directory.absolute(), env_cls=env_cls, options=options, track=track)
+    screen.say(f"Going on with {directory} after {trainer.steps} updates, with its hyperparameters.")
+    if ignored:
+        screen.say(f"Ignored, since the run has its own: {', '.join(ignored)}.")
+    return trainer, asked
 
 
 def _directory_of(asked: RunConfig, run_dir: Path | None, resume: str) -> Path | None:
@@ -221,80 +147,20 @@ def _directory_of(asked: RunConfig, run_dir: Path | None, resume: str) -> Path |
     return directory if directory is not None and numbered(directory / "checkpoints") else None
 
 
-def _goal(name: str | None, trainer: Trainer) -> Solved | None:
-    """Return what the recipe of a built-in name, or of a resumed run's environment, calls solved."""
-    algorithm = trainer.algorithm
-    if name is not None:
-        recipe = RECIPES.get(name)
-    else:
-        recipe = next((each for each in RECIPES.values() if each.env_cls() is algorithm.env_cls), None)
-    if recipe is None:
-        return None
-    own = recipe.hyperparameters.get("env_config", {})
-    env_config = algorithm.hparams.env_config or {}
-    return Solved(recipe, trainer, {key: value for key, value in env_config.items() if own.get(key) != value})
+def _updates(trainer: Trainer, asked: RunConfig, conditions: list[Condition]) -> Iterator[Stats]:
+    """Train as is asked for, and yield the statistics after every update."""
+    return trainer.updates(
+        env_config=asked.trainer.env_config,
+        eval_env_config=asked.trainer.eval_env_config,
+        steps_per_eval=asked.trainer.steps_per_eval,
+        stop_conditions=conditions,
+    )
 
 
-def _verdict(solved: Solved | None, trainer: Trainer, seconds: float) -> str:
-    end = "Interrupted" if trainer.interrupted else "Done"
-    if solved is not None:
-        is_solved = solved.look()
-        end = "Solved" if is_solved else f"{end}, not solved"
-        end += f": {solved.recipe.goal} (score {solved.score:.4g})"
-    return f"{end}, after {trainer.steps} updates and {seconds:.0f} s."
-
-
-def _home(trainer: Trainer) -> Path:
-    """Return its run directory, from the root: an environment may have changed the working directory."""
-    assert trainer.run_dir is not None
-    return trainer.run_dir.path
-
-
-def _save(trainer: Trainer, path: Path) -> str:
-    """Save the policy; return where it is, or why it isn't anywhere."""
-    try:
-        trainer.algorithm.policy.save(_home(trainer) / path.name)
-    except Exception as error:
-        # Whatever it is, it mustn't hide why training ended.
-        return f"not saved, {told(error)}"
-    return str(path)
-
-
-def _draw(title: str, trainer: Trainer, directory: Path) -> str:
-    """Draw the learning curve of the whole run; return where it is, or why there is none."""
-    path, home = directory / "learning_curve.png", _home(trainer)
-    try:
-        history = [row.metrics for row in read_rows(home / JOURNAL, most=_LONGEST_CURVE)]
-        if not history:
-            return f"not drawn, {directory / JOURNAL} is empty"
-        plot_learning_curve(history, title, home / path.name)
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] != "matplotlib":
-            return f"not drawn, {told(error)}"
-        return "not drawn, it needs matplotlib: pip install 'rlstack[viz]'"
-    except Exception as error:
-        return f"not drawn, {told(error)}"
-    return str(path)
-
-
-def _where_tracked(trainer: Trainer) -> str:
-    """Return which MLflow run has the metrics and how to look at it, or why there is none."""
-    tracker = trainer.tracker
-    if not tracker.enabled:
-        return "none"
-    if not tracker.is_complete:
-        return f"incomplete{tracker.way_out}"
-    uri = tracker.run.uri or ""
-    look = shlex.join(["mlflow", "ui", "--backend-store-uri", uri])
-    return f"{tracker.run_id} in {uri}\n{16 * ' '}{look}  (needs pip install 'rlstack[mlflow]')"
-
-
-def _log_model(trainer: Trainer) -> str | None:
-    """Log the policy as a model of the tracked run; return its name, or why it isn't, None if not tracked."""
-    tracker = trainer.tracker
-    if not tracker.enabled or tracker.run_id is None or not tracker.is_complete:
-        return None
-    try:
-        return log_policy(trainer.algorithm.policy, tracker.run_id, tracker.uri)
-    except Exception as error:
-        return f"none, {error if isinstance(error, TrackingError) else told(error)}"
+def _left_behind(trainer: Trainer, directory: Path, title: str, interrupt: Interrupt) -> Iterator[str]:
+    """Draw and log what the run leaves beside its policy; yield a line for each."""
+    yield f"Learning curve: {draw_curve(title, trainer, directory)}"
+    yield f"Tracked run:    {where_tracked(trainer)}"
+    interrupted = trainer.interrupted is not None or interrupt.signum is not None
+    if model := log_model(trainer, interrupted=interrupted):
+        yield f"Tracked model:  {model}"
