@@ -322,7 +322,6 @@ class TestResume:
         [
             (["--resume", "nowhere"], 2, "nowhere is not a run directory"),
             (["--resume", "auto"], 2, "there is no environment"),
-            (["cartpole", "horizon=3", "--resume", "nowhere"], 2, "leave out horizon"),
             (["horizon=3"], 2, "name the environment first"),
             ([], 2, "there is no environment: give module:Class, or one of cartpole"),
         ],

@@ -137,6 +137,16 @@ def test_a_display_that_fails_is_given_up(error, terminal, work, caplog):
     assert said.startswith("there is no more display, training goes on: ")
 
 
+def test_a_run_that_is_gone_on_with_by_a_dot_has_a_name(work, monkeypatch):
+    command = [*TRAIN, "--tracking", "off"]
+    assert CliRunner().invoke(main, command).exit_code == 0
+    monkeypatch.chdir(work / "out")
+    more = ["--resume", ".", "--tracking", "off", "--max-updates", "3"]
+    done = CliRunner().invoke(main, ["train", *more])
+    assert done.exit_code == 0, done.output
+    assert "\nout  update 3 " in done.output
+
+
 def test_a_reader_that_goes_away(work):
     command = [sys.executable, "-m", "rlstack", *TRAIN, "--tracking", "off"]
     # A reader that is gone before the first line is written.

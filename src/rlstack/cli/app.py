@@ -77,7 +77,8 @@ for _command in (check, inspect, config, list_, bench):
     "--resume",
     metavar="auto|DIR",
     shell_complete=complete_resume,
-    help="Go on with the run in DIR; auto: with the one in --run-dir, or ENV's last one, if there is one.",
+    help="Go on with the run in DIR, from now on with each KEY that is given; auto: as it was, with that in "
+    "--run-dir, or ENV's last one, if there is one.",
 )
 @click.option(
     "--checkpoint-every",

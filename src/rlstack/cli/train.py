@@ -4,6 +4,7 @@ import shlex
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -40,7 +41,7 @@ def train(
     What can't be shown, drawn or logged is said in a line; the run goes on without it.
 
     Args:
-        asked: What to train, and how; a resumed run keeps its hyperparameters and checkpoint options.
+        asked: What to train, and how; a resumed run keeps what isn't asked for.
         limits: When to stop at the latest.
         run_dir: Where to; None makes a new directory under `runs`.
         resume: The directory of the run to go on with, or `auto`; None begins a new one.
@@ -61,9 +62,10 @@ def train(
     if directory is None:
         trainer, directory = _begin(asked, run_dir)
     else:
-        trainer, asked = _go_on(asked, directory, screen)
+        # The command with auto is the one that begins the run: it asks for what that began with.
+        trainer, asked = _go_on(asked, directory, screen, changes=resume != "auto")
     solved = goal_of(asked.env, trainer) if asked.stop_conditions is None else None
-    name = asked.env or directory.name
+    name = asked.env or directory.resolve().name
     if solved is not None:
         screen.say(f"Training {name} until {solved.recipe.goal}.")
     conditions = [*limits.conditions(), *(asked.stop_conditions or []), *([solved] if solved else [])]
@@ -121,15 +123,32 @@ def _begin(asked: RunConfig, run_dir: Path | None) -> tuple[Trainer, Path]:
     return trainer, directory
 
 
-def _go_on(asked: RunConfig, directory: Path, screen: Screen) -> tuple[Trainer, RunConfig]:
-    """Return a trainer that goes on with a run, and what is asked for with what the run says of it."""
+def _go_on(asked: RunConfig, directory: Path, screen: Screen, *, changes: bool) -> tuple[Trainer, RunConfig]:
+    """Return a trainer that goes on with a run, and what is asked for with what the run says of it.
+
+    Args:
+        asked: What is asked for.
+        directory: The run's.
+        screen: Where to say what becomes of that.
+        changes: Whether the run goes on with the hyperparameters that are asked for, else they are ignored.
+    """
     said = read_config(directory)
-    ignored = asked.ignored_by(said, directory)
+    differences, ignored = asked.differences(said, directory), []
+    if not changes:
+        asked, differences, ignored = replace(asked, algorithm_config={}), [], differences
+    # That of the default can't be told from none.
+    if asked.algorithm not in (said["algorithm"], RunConfig.algorithm):
+        ignored.append(f"algorithm={asked.algorithm}")
     asked = asked.of_run(said)
-    env_cls = None if asked.env is None else resolve(asked.env, {})[0]
-    options, track = vars(asked.trainer), asked.trainer.track
-    trainer = Trainer.resume(directory.absolute(), env_cls=env_cls, options=options, track=track)
-    screen.say(f"Going on with {directory} after {trainer.steps} updates, with its hyperparameters.")
+    trainer = Trainer.resume(
+        directory.absolute(),
+        env_cls=None if asked.env is None else resolve(asked.env, {})[0],
+        algorithm_config=asked.algorithm_config,
+        options=vars(asked.trainer),
+        track=asked.trainer.track,
+    )
+    but = f" but {', '.join(differences)}" if differences else ""
+    screen.say(f"Going on with {directory} after {trainer.steps} updates, with its hyperparameters{but}.")
     if ignored:
         screen.say(f"Ignored, since the run has its own: {', '.join(ignored)}.")
     return trainer, asked
@@ -138,9 +157,6 @@ def _go_on(asked: RunConfig, directory: Path, screen: Screen) -> tuple[Trainer, 
 def _directory_of(asked: RunConfig, run_dir: Path | None, resume: str) -> Path | None:
     """Return the directory of the run to go on with; None if `auto` finds none."""
     if resume != "auto":
-        if asked.algorithm_config:
-            given = ", ".join(asked.algorithm_config)
-            raise HparamsError(f"a resumed run keeps its hyperparameters: leave out {given}")
         return Path(resume)
     runs = runs_of(asked.env) if asked.env and run_dir is None else []
     directory = runs[-1] if runs else run_dir
