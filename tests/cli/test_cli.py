@@ -346,7 +346,7 @@ class TestResume:
         self.train(out, *self.COMMAND[1:], "--max-updates", "1")
         result = CliRunner().invoke(main, [*self.COMMAND, "--run-dir", str(out)])
         assert result.exit_code == 2
-        assert "holds checkpoints of a run" in result.output
+        assert "holds checkpoints of a run: use Trainer.resume, on the command line --resume" in result.output
 
     def test_eval_and_inspect(self, tracked, tmp_path):
         out = tmp_path / "out"
@@ -424,6 +424,8 @@ def test_list(tracked, tmp_path):
     assert [entry["name"] for entry in said["environments"]] == list(RECIPES)
     [run] = said["runs"]
     assert (run["updates"], run["env_steps"]) == (2, 128)
+    said = CliRunner().invoke(main, ["list"]).output.splitlines()[-1]
+    assert said == f"runs/{run['name']}  2 updates, returns/mean {run['returns/mean']:.6g}"
     [path] = (tmp_path / "runs" / run["name"] / "checkpoints").glob("ckpt-*")
     (path / "manifest.json").write_text("{}")
     shown = CliRunner().invoke(main, ["list"]).output
@@ -449,6 +451,12 @@ class TestBench:
         assert speed["environment"] > 0.016
         assert "environment" in speed["bottleneck"]
         assert speed["engine"] == "kernels"
+
+    def test_recurrent_policies(self):
+        command = ["bench", "cartpole", *TINY[:3], "device=cpu", "--algorithm", "recurrent", "seq_len=8"]
+        done = CliRunner().invoke(main, [*command, "--time", "0.1", "--json"])
+        assert done.exit_code == 0, done.output
+        assert json.loads(done.stdout)["num_envs"] == 8
 
     def test_faults(self):
         done = CliRunner().invoke(main, ["bench", "cartpol"])
@@ -549,6 +557,24 @@ def test_an_environment_in_a_file(tracked, tmp_path):
     for arguments in (["eval", "out"], ["eval", "out", "--env", name]):
         done = CliRunner().invoke(main, [*arguments, "--json"])
         assert json.loads(done.stdout)["updates"] in (2, 3), done.output
+
+
+def test_a_file_named_as_one_of_pythons_own_modules(tmp_path):
+    (tmp_path / "random.py").write_text("from rlstack.env import DiscreteDummyEnv as Mine\n")
+    command = [
+        "train",
+        "random.py:Mine",
+        *TINY,
+        "--tracking",
+        "off",
+        "--max-updates",
+        "1",
+        "--run-dir",
+        "out",
+    ]
+    done = rlstack(*command, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "Done, after 1 updates" in done.stdout
 
 
 FILE = """
