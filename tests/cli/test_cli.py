@@ -5,6 +5,7 @@ import os
 import pty
 import re
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -554,6 +555,15 @@ def test_an_environment_in_a_file(tracked, tmp_path):
     assert "env: ../folder/in_a_file.py:Mine" in (tmp_path / "out" / "config.yaml").read_text()
     done = run("train", "--resume", "out", "--max-updates", "3", "--tracking", "off")
     assert "after 3 updates" in done.stdout, done.stderr
+    # Apart from its files, a run needs them named anew, each time.
+    shutil.copytree(tmp_path / "out", tmp_path / "far" / "away" / "out")
+    alone = run("train", "--resume", "far/away/out", "--tracking", "off")
+    assert (alone.returncode, "there is no file" in alone.stderr) == (2, True)
+    for updates in ("4", "5"):
+        done = run("train", name, "--resume", "far/away/out", "--max-updates", updates, "--tracking", "off")
+        assert f"after {updates} updates" in done.stdout, done.stderr
+        again = f"To go on:       rlstack train {name} --resume far/away/out --tracking off"
+        assert done.stdout.splitlines()[-1] == again
     for arguments in (["eval", "out"], ["eval", "out", "--env", name]):
         done = CliRunner().invoke(main, [*arguments, "--json"])
         assert json.loads(done.stdout)["updates"] in (2, 3), done.output

@@ -59,6 +59,8 @@ def train(
     """
     screen = Screen(console)
     directory = None if resume is None else _directory_of(asked, run_dir, resume)
+    # A run that was asked to go on in an environment may not find its own.
+    given = [] if directory is None or asked.env is None else [asked.env]
     if directory is None:
         trainer, directory = _begin(asked, run_dir)
     else:
@@ -88,7 +90,7 @@ def train(
         title = f"{name}: {last[ENV_TOTAL_STEPS]:,.0f} steps, {trainer.steps} updates"
         for line in _left_behind(trainer, directory, title, interrupt):
             screen.say(line)
-        again = ["rlstack", "train", "--resume", str(directory)]
+        again = ["rlstack", "train", *given, "--resume", str(directory)]
         again += [] if tracking is None else ["--tracking", tracking]
         screen.say(f"To go on:       {shlex.join(again)}")
     return trainer.interrupted or interrupt.signum
