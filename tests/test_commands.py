@@ -59,7 +59,7 @@ def printed(pattern, text):
 
 @pytest.mark.parametrize("tracking", [None, "off", "sqlite:///a store.db"])
 def test_to_go_on(tracking, tracked_work, monkeypatch):
-    monkeypatch.setattr("rlstack.cli.train.log_policy", lambda *_: "none")
+    monkeypatch.setattr("rlstack.cli.results.log_policy", lambda *_: "none")
     shutil.copy("mlflow.db", "a store.db")
     Path("my envs").mkdir()
     Path("my envs/my-env.py").write_text("from rlstack.env import DiscreteDummyEnv as Mine\n")
@@ -147,7 +147,7 @@ QUICK = {
 
 @pytest.mark.parametrize("line", examples())
 def test_examples_of_the_help(line, tracked_work, monkeypatch):
-    monkeypatch.setattr("rlstack.cli.train.log_policy", lambda *_: "none")
+    monkeypatch.setattr("rlstack.cli.results.log_policy", lambda *_: "none")
     mine = "from rlstack.env import CartPole\nclass MyEnv(CartPole.__base__):\n"
     mine += "    defaults, starts = {**CartPole.defaults, 'mass': 1.0}, CartPole.starts\n"
     mine += "    num_observations, num_choices, _advance = 4, 2, CartPole._advance\n"

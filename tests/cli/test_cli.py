@@ -6,6 +6,7 @@ import os
 import pty
 import re
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,9 +21,9 @@ from click.testing import CliRunner
 from rlstack import Algorithm, Policy, Trainer
 from rlstack.cli.app import main
 from rlstack.cli.arguments import parse_assignments
+from rlstack.cli.goals import Limits
 from rlstack.cli.recipes import RECIPES
 from rlstack.cli.run_config import RunConfig
-from rlstack.cli.train import Limits
 from rlstack.common.nested import merge
 from rlstack.common.serialization import pack
 from rlstack.env import CartPole, DiscreteDummyEnv
@@ -333,7 +334,6 @@ class TestResume:
         [
             (["--resume", "nowhere"], 2, "nowhere is not a run directory"),
             (["--resume", "auto"], 2, "there is no environment"),
-            (["cartpole", "horizon=3", "--resume", "nowhere"], 2, "leave out horizon"),
             (["horizon=3"], 2, "name the environment first"),
             ([], 2, "there is no environment: give module:Class, or one of cartpole"),
         ],
@@ -358,7 +358,7 @@ class TestResume:
         self.train(out, *self.COMMAND[1:], "--max-updates", "1")
         result = CliRunner().invoke(main, [*self.COMMAND, "--run-dir", str(out)])
         assert result.exit_code == 2
-        assert "holds checkpoints of a run" in result.output
+        assert "holds checkpoints of a run: use Trainer.resume, on the command line --resume" in result.output
 
     def test_eval_and_inspect(self, tracked, tmp_path):
         out = tmp_path / "out"
@@ -436,6 +436,8 @@ def test_list(tracked, tmp_path):
     assert [entry["name"] for entry in said["environments"]] == list(RECIPES)
     [run] = said["runs"]
     assert (run["updates"], run["env_steps"]) == (2, 128)
+    said = CliRunner().invoke(main, ["list"]).output.splitlines()[-1]
+    assert said == f"runs/{run['name']}  2 updates, returns/mean {run['returns/mean']:.6g}"
     [path] = (tmp_path / "runs" / run["name"] / "checkpoints").glob("ckpt-*")
     (path / "manifest.json").write_text("{}")
     shown = CliRunner().invoke(main, ["list"]).output
@@ -461,6 +463,12 @@ class TestBench:
         assert speed["environment"] > 0.016
         assert "environment" in speed["bottleneck"]
         assert speed["engine"] == "kernels"
+
+    def test_recurrent_policies(self):
+        command = ["bench", "cartpole", *TINY[:3], "device=cpu", "--algorithm", "recurrent", "seq_len=8"]
+        done = CliRunner().invoke(main, [*command, "--time", "0.1", "--json"])
+        assert done.exit_code == 0, done.output
+        assert json.loads(done.stdout)["num_envs"] == 8
 
     def test_faults(self):
         done = CliRunner().invoke(main, ["bench", "cartpol"])
@@ -558,9 +566,36 @@ def test_an_environment_in_a_file(tracked, tmp_path):
     assert "env: ../folder/in_a_file.py:Mine" in (tmp_path / "out" / "config.yaml").read_text()
     done = run("train", "--resume", "out", "--max-updates", "3", "--tracking", "off")
     assert "after 3 updates" in done.stdout, done.stderr
+    # Apart from its files, a run needs them named anew, each time.
+    shutil.copytree(tmp_path / "out", tmp_path / "far" / "away" / "out")
+    alone = run("train", "--resume", "far/away/out", "--tracking", "off")
+    assert (alone.returncode, "there is no file" in alone.stderr) == (2, True)
+    for updates in ("4", "5"):
+        done = run("train", name, "--resume", "far/away/out", "--max-updates", updates, "--tracking", "off")
+        assert f"after {updates} updates" in done.stdout, done.stderr
+        again = f"To go on:       rlstack train {name} --resume far/away/out --tracking off"
+        assert done.stdout.splitlines()[-1] == again
     for arguments in (["eval", "out"], ["eval", "out", "--env", name]):
         done = CliRunner().invoke(main, [*arguments, "--json"])
         assert json.loads(done.stdout)["updates"] in (2, 3), done.output
+
+
+def test_a_file_named_as_one_of_pythons_own_modules(tmp_path):
+    (tmp_path / "random.py").write_text("from rlstack.env import DiscreteDummyEnv as Mine\n")
+    command = [
+        "train",
+        "random.py:Mine",
+        *TINY,
+        "--tracking",
+        "off",
+        "--max-updates",
+        "1",
+        "--run-dir",
+        "out",
+    ]
+    done = rlstack(*command, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "Done, after 1 updates" in done.stdout
 
 
 FILE = """

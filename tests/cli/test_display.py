@@ -14,6 +14,8 @@ from rlstack import Policy
 from rlstack.cli import train
 from rlstack.cli.app import main
 from rlstack.cli.display import Display, Screen
+from rlstack.cli.goals import Limits
+from rlstack.training.interrupts import Interrupt
 
 TINY = ["num_envs=8", "horizon=8", "sgd_minibatch_size=None", "model_config.hiddens=[8]", "device=cpu"]
 TRAIN = ["train", "cartpole", *TINY, "--max-updates", "2", "--run-dir", "out"]
@@ -126,11 +128,22 @@ def test_a_display_that_fails_is_given_up(error, terminal, work, caplog):
     config = {"num_envs": 8, "horizon": 8, "sgd_minibatch_size": None, "model_config": {"hiddens": [8]}}
     asked = RunConfig.parse({"env": "cartpole", "algorithm_config": config, "trainer": {"track": False}})
     on = Console(file=Failing(error), force_terminal=terminal)
-    limits = train.Limits(max_updates=3)
-    assert train.train(asked, limits, run_dir=work / "out", resume=None, console=on) is None
+    limits = Limits(max_updates=3)
+    how = {"run_dir": work / "out", "resume": None, "interrupt": Interrupt()}
+    assert train.train(asked, limits, console=on, **how) is None
     assert Policy.load(work / "out" / "policy.safetensors")
     [said] = [record.message for record in caplog.records if "display" in record.message]
     assert said.startswith("there is no more display, training goes on: ")
+
+
+def test_a_run_that_is_gone_on_with_by_a_dot_has_a_name(work, monkeypatch):
+    command = [*TRAIN, "--tracking", "off"]
+    assert CliRunner().invoke(main, command).exit_code == 0
+    monkeypatch.chdir(work / "out")
+    more = ["--resume", ".", "--tracking", "off", "--max-updates", "3"]
+    done = CliRunner().invoke(main, ["train", *more])
+    assert done.exit_code == 0, done.output
+    assert "\nout  update 3 " in done.output
 
 
 def test_a_reader_that_goes_away(work):
@@ -148,9 +161,9 @@ def test_a_reader_that_goes_away(work):
 @pytest.mark.parametrize(
     ("place", "label"),
     [
-        ("rlstack.cli.train.plot_learning_curve", "Learning curve: not drawn, RuntimeError: so it is"),
-        ("rlstack.cli.train.read_rows", "Learning curve: not drawn, RuntimeError: so it is"),
-        ("rlstack.cli.train.log_policy", "Tracked model:  none, RuntimeError: so it is"),
+        ("rlstack.cli.results.plot_learning_curve", "Learning curve: not drawn, RuntimeError: so it is"),
+        ("rlstack.cli.results.read_rows", "Learning curve: not drawn, RuntimeError: so it is"),
+        ("rlstack.cli.results.log_policy", "Tracked model:  none, RuntimeError: so it is"),
         ("rlstack.policies.policy.Policy.save", "Policy:         not saved, RuntimeError: so it is"),
     ],
 )

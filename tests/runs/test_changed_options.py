@@ -318,6 +318,39 @@ def test_resume_auto_lists_what_it_ignores(tmp_path, monkeypatch):
     assert line == f"Ignored, since the run has its own: {ignored}."
 
 
+class TestOnTheCommandLine:
+    def go_on(self, run, *arguments):
+        return CliRunner().invoke(main, ["train", "--resume", str(run), "--tracking", "off", *arguments])
+
+    def test_what_is_given_is_used_from_then_on(self, tmp_path):
+        run = start(tmp_path, Algorithm, optimizer_config={"lr": 0.01, "weight_decay": 0.5})
+        changes = ["num_envs=16", "sgd_minibatch_size=32", "optimizer_config.lr=0.02", "--seed", "1"]
+        done = self.go_on(run, *changes, "--max-updates", "3")
+        assert done.exit_code == 0, done.output
+        but = "num_envs=16, optimizer_config.lr=0.02"
+        assert f"after 2 updates, with its hyperparameters but {but}.\n" in done.output
+        said = checkpoint.read_latest(run / "checkpoints").info
+        # 2 updates of 8 environments, one of 16; 8 steps each.
+        assert (said["updates"], said["env_steps"]) == (3, 2 * 8 * 8 + 16 * 8)
+        params = said["params"]
+        assert (params["optimizer_config.lr"], params["optimizer_config.weight_decay"]) == ("0.02", "0.5")
+        again = self.go_on(run, "--max-updates", "4")
+        assert "with its hyperparameters.\n" in again.output
+        assert checkpoint.read_latest(run / "checkpoints").info["params"]["num_envs"] == "16"
+
+    def test_what_cannot_be_changed_is_refused_by_name(self, tmp_path):
+        run = start(tmp_path, Algorithm)
+        for change, code, message in (
+            ("optimizer_cls=torch.optim.SGD", 5, "optimizer_cls is torch.optim.adam.Adam there"),
+            ("model_config.hiddens=[4]", 5, "model_config.hiddens is [8] there and [4] here"),
+            ("num_envs=0", 2, "num_envs is 0"),
+            ("nun_envs=3", 2, "did you mean num_envs?"),
+        ):
+            done = self.go_on(run, change)
+            assert (done.exit_code, message in done.output) == (code, True), done.output
+        assert parse((run / "config.yaml").read_text(), "")["algorithm_config"]["num_envs"] == 8
+
+
 def test_checkpoints_name_what_they_were_made_with(runs):
     path = checkpoint.numbered(runs[0][Algorithm] / "checkpoints")[0]
     given = dict(json.loads((path / "manifest.json").read_text())["optimizer"]["dict"])["given"]

@@ -105,7 +105,7 @@ def test_a_file_that_fails_is_tried_again(project):
         ("thermo.py:", "expected the name of a class, like package.module.Class or path/to/file.py:Class"),
         ("nowhere.Thermo", "if it is in a file, name it by that: path/to/nowhere.py:Thermo"),
         ("__main__.Thermo", r"hand it over, Trainer.resume\(run_dir, env_cls=…\)"),
-        ("x.f.<locals>.Thermo", "hand it over"),
+        ("x.f.<locals>.Thermo", "that has a file, rlstack train file.py:Class --resume DIR"),
     ],
 )
 def test_what_is_wrong_with_a_name(name, message, project):

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from ..training.interrupts import interruptible
 from .arguments import env_options, faults, hush_others, interval, parse_assignments, seconds, show, write_all
 from .completion import (
     complete_checkpoint,
@@ -18,6 +19,7 @@ from .completion import (
 )
 from .inspect_commands import bench, check, config, inspect, list_
 from .recipes import RECIPES
+from .signals import ended_by, ignored_at_exit
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -75,7 +77,8 @@ for _command in (check, inspect, config, list_, bench):
     "--resume",
     metavar="auto|DIR",
     shell_complete=complete_resume,
-    help="Go on with the run in DIR; auto: with the one in --run-dir, or ENV's last one, if there is one.",
+    help="Go on with the run in DIR, from now on with each KEY that is given; auto: as it was, with that in "
+    "--run-dir, or ENV's last one, if there is one.",
 )
 @click.option(
     "--checkpoint-every",
@@ -117,12 +120,14 @@ def train(
     limit or Ctrl-C. KEY is a hyperparameter, or an option within one, with a dot: env_config.length=0.7.
     """
     _quiet_mlflow()
-    with faults():
+    ignored_at_exit()
+    with interruptible() as interrupt, faults(), ended_by(interrupt):
         from rich.console import Console
 
         from ..tracking.uris import absolute_uri
+        from .goals import Limits
         from .run_config import RunConfig
-        from .train import Limits, train
+        from .train import train
 
         if env is not None and "=" in env:
             if file is None and resume is None:
@@ -149,9 +154,10 @@ def train(
             },
         )
         limits = Limits(max_updates=max_updates, max_env_steps=max_env_steps, max_time=max_time)
-        signum = train(asked, limits, run_dir=run_dir, resume=resume, console=Console(), tracking=tracking)
-    if signum is not None:
-        sys.exit(128 + signum)
+        where: dict[str, Any] = {"run_dir": run_dir, "resume": resume, "tracking": tracking}
+        signum = train(asked, limits, **where, console=Console(), interrupt=interrupt)
+        if signum is not None:
+            sys.exit(128 + signum)
 
 
 @main.command(

@@ -90,9 +90,12 @@ def show(result: dict[str, Any], *, as_json: bool) -> None:
     flat = flatten(result)
     width = max(map(len, flat))
     for name, value in flat.items():
-        click.echo(
-            f"{name:<{width}}  {value:.6g}" if isinstance(value, float) else f"{name:<{width}}  {value}"
-        )
+        click.echo(f"{name:<{width}}  {shown(value)}")
+
+
+def shown(value: Any) -> str:
+    """Return a value as people read it: of a number six digits."""
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 @contextmanager

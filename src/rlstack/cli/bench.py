@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from ..algorithm import Algorithm
+from ..algorithm import Algorithm, RecurrentAlgorithm
 from ..env.base import checked_reset, checked_step
 
 _ADVICE = {
@@ -62,19 +62,24 @@ class Speed:
 
 
 def measure_speed(
-    env_cls: Callable[..., Any], hyperparameters: Mapping[str, Any], *, seconds: float = 5.0
+    env_cls: Callable[..., Any],
+    hyperparameters: Mapping[str, Any],
+    *,
+    algorithm_cls: type[Algorithm] | type[RecurrentAlgorithm] = Algorithm,
+    seconds: float = 5.0,
 ) -> Speed:
     """Train for some seconds and return how fast that was, and where the time went.
 
     Args:
         env_cls: The environment's class.
-        hyperparameters: Of `Algorithm`.
+        hyperparameters: Of the algorithm.
+        algorithm_cls: `Algorithm` or `RecurrentAlgorithm`.
         seconds: How long to measure, after two iterations that don't count.
 
     Raises:
         HparamsError, EnvError, NonFiniteError: As `Algorithm` raises them.
     """
-    algorithm = Algorithm(env_cls, **hyperparameters)
+    algorithm = algorithm_cls(env_cls, **hyperparameters)
     if algorithm.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(algorithm.device)
     # The first two make and record what later ones use again.
@@ -99,7 +104,7 @@ def measure_speed(
     )
 
 
-def _iterate(algorithm: Algorithm) -> tuple[float, float]:
+def _iterate(algorithm: Algorithm | RecurrentAlgorithm) -> tuple[float, float]:
     """Return the times of one `collect` and one `step`, s; each ends when its numbers are on the host."""
     start = time.perf_counter()
     algorithm.collect()
@@ -108,7 +113,7 @@ def _iterate(algorithm: Algorithm) -> tuple[float, float]:
     return collected - start, time.perf_counter() - collected
 
 
-def _time_environment(algorithm: Algorithm) -> float:
+def _time_environment(algorithm: Algorithm | RecurrentAlgorithm) -> float:
     """Return the time of one horizon of the environment alone, with actions for the last one, s."""
     env, num_envs, config = algorithm.env, algorithm.hparams.num_envs, algorithm.hparams.env_config
     state = algorithm.policy.initial_state(num_envs)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from .arguments import ENVIRONMENT, env_options, faults, parse_assignments, seconds, show
+from .arguments import ENVIRONMENT, env_options, faults, parse_assignments, seconds, show, shown
 from .completion import complete_checkpoint, complete_env, complete_env_option, complete_hyperparameter
 from .recipes import RECIPES
 
@@ -114,14 +114,15 @@ def list_(directory: Path, as_json: bool) -> None:
     for entry in found["environments"]:
         click.echo(f"{entry['name']:<18} {entry['solved']}")
     for entry in found["runs"]:
-        said = entry.get("fault") or f"{entry['updates']} updates, returns/mean {entry.get('returns/mean')}"
+        returns = shown(entry.get("returns/mean"))
+        said = entry.get("fault") or f"{entry['updates']} updates, returns/mean {returns}"
         click.echo(f"{directory / entry['name']}  {said}")
 
 
 @click.command(
     short_help="Measure how fast an environment trains, and what holds it back.",
     epilog=f"Built-in names: {', '.join(RECIPES)}.\n\n\b\nExamples:\n"
-    "  rlstack bench cartpole\n"
+    "  rlstack bench cartpole --algorithm recurrent\n"
     "  rlstack bench my_package.my_module:MyEnv num_envs=4096 --json",
 )
 @click.argument("env", metavar="ENV", shell_complete=complete_env)
@@ -135,17 +136,22 @@ def list_(directory: Path, as_json: bool) -> None:
     metavar="TIME",
     help="How long to measure.",
 )
+@click.option(
+    "--algorithm", type=click.Choice(["feedforward", "recurrent"]), default="feedforward", show_default=True
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
-def bench(env: str, hyperparameters: tuple[str, ...], duration: float, as_json: bool) -> None:
+def bench(env: str, hyperparameters: tuple[str, ...], duration: float, algorithm: str, as_json: bool) -> None:
     """Measure how fast ENV trains, and what holds it back.
 
     ENV and KEY are those of `rlstack train`. Nothing is tracked and nothing is kept.
     """
     with faults():
+        from ..runs.saved_config import ALGORITHMS
         from .bench import measure_speed
         from .resolve_env import resolve
 
-        speed = measure_speed(*resolve(env, parse_assignments(hyperparameters)), seconds=duration)
+        asked = resolve(env, parse_assignments(hyperparameters), algorithm)
+        speed = measure_speed(*asked, algorithm_cls=ALGORITHMS[algorithm], seconds=duration)
     if as_json:
         click.echo(json.dumps(speed.as_dict()))
         return

@@ -141,17 +141,20 @@ class RunConfig:
         checkpoints = {**before.trainer.checkpoint_config, **self.trainer.checkpoint_config}
         trainer = replace(before.trainer, **asked | {"checkpoint_config": checkpoints})
         stop = before.stop_conditions if self.stop_conditions is None else self.stop_conditions
-        return replace(self, trainer=replace(trainer, track=self.trainer.track), stop_conditions=stop)
+        # An option within a hyperparameter leaves those beside it as they were.
+        whole = merge(said["algorithm_config"], self.algorithm_config)
+        return replace(
+            self,
+            algorithm_config={key: whole[key] for key in self.algorithm_config},
+            trainer=replace(trainer, track=self.trainer.track),
+            stop_conditions=stop,
+        )
 
-    def ignored_by(self, said: Mapping[str, Any], directory: Path) -> list[str]:
-        """Return what this asks for that the run with this config.yaml is not, by name, when it goes on."""
+    def differences(self, said: Mapping[str, Any], directory: Path) -> list[str]:
+        """Return the hyperparameters, with values, that the run with this config.yaml hasn't."""
         asked = plain_values(self.algorithm_config, directory)
         mine, theirs = flatten(asked), flatten(said["algorithm_config"])
-        names = [f"{k}={value}" for k, value in mine.items() if value not in ({}, theirs.get(k))]
-        # That of the default can't be told from none.
-        if self.algorithm not in (said["algorithm"], type(self).algorithm):
-            names.append(f"algorithm={self.algorithm}")
-        return names
+        return [f"{k}={value}" for k, value in mine.items() if value not in ({}, theirs.get(k))]
 
     def with_changes(
         self,

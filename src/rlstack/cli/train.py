@@ -2,68 +2,28 @@
 
 import shlex
 import time
+from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
 
-from ..common.errors import HparamsError, TrackingError, told
+from ..common.errors import HparamsError
 from ..common.metrics import ENV_TOTAL_STEPS
 from ..common.types import Stats
-from ..conditions import Condition, HitsUpperBound, TimesOut
-from ..plots.learning_curve import plot_learning_curve
+from ..conditions import Condition
 from ..runs.checkpoint import numbered
-from ..runs.run_dir import RunDir
 from ..runs.run_names import make_run_dir, runs_of
 from ..runs.saved_config import ALGORITHMS, read_config
-from ..tracking.journal import JOURNAL, read_rows
-from ..tracking.mlflow_model import log_policy
+from ..training.interrupts import Interrupt
 from ..training.trainer import Trainer
 from .display import Display, Screen
-from .goal import Solved, goal_of
+from .goals import Limits, goal_of, verdict
 from .recipes import RECIPES
 from .resolve_env import resolve
+from .results import draw_curve, log_model, run_dir_of, save_policy, where_tracked
 from .run_config import RunConfig
-
-_STEPS = "algorithm/steps"
-
-_LONGEST_CURVE = 4000
-"""Updates in a learning curve; of more, every second, or third, and so on, is drawn."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Limits:
-    """When to stop at the latest; None is no limit."""
-
-    max_updates: int | None = None
-    max_env_steps: int | None = None
-    max_time: float | None = None
-    """s."""
-
-    def conditions(self) -> list[Condition]:
-        """Return a stop condition for each limit."""
-        conditions: list[Condition] = []
-        if self.max_updates is not None:
-            conditions.append(HitsUpperBound(_STEPS, self.max_updates))
-        if self.max_env_steps is not None:
-            conditions.append(HitsUpperBound(ENV_TOTAL_STEPS, self.max_env_steps))
-        if self.max_time is not None:
-            conditions.append(TimesOut(self.max_time))
-        return conditions
-
-    def share(self, stats: Stats, seconds: float) -> float | None:
-        """Return how much of the run is over, from 0 to 1; None without a limit."""
-        parts = [
-            done / limit
-            for done, limit in (
-                (stats[_STEPS], self.max_updates),
-                (stats[ENV_TOTAL_STEPS], self.max_env_steps),
-                (seconds, self.max_time),
-            )
-            if limit
-        ]
-        return min(max(parts), 1.0) if parts else None
 
 
 def train(
@@ -73,6 +33,7 @@ def train(
     run_dir: Path | None,
     resume: str | None,
     console: Console,
+    interrupt: Interrupt,
     tracking: str | None = None,
 ) -> int | None:
     """Train on an environment until it is solved or a limit is reached, and leave the run on disk.
@@ -80,15 +41,16 @@ def train(
     What can't be shown, drawn or logged is said in a line; the run goes on without it.
 
     Args:
-        asked: What to train, and how; a resumed run keeps its hyperparameters and checkpoint options.
+        asked: What to train, and how; a resumed run keeps what isn't asked for.
         limits: When to stop at the latest.
         run_dir: Where to; None makes a new directory under `runs`.
         resume: The directory of the run to go on with, or `auto`; None begins a new one.
         console: Where to say what happens.
+        interrupt: What signals are noted in, from before the imports to the last line.
         tracking: The option `--tracking` as it was given, for the command that goes on.
 
     Returns:
-        The signal that ended it, None if none did.
+        The signal that ended it, or that came while it ended; None if none did.
 
     Raises:
         HparamsError: If the environment's name or a hyperparameter can't be.
@@ -97,50 +59,41 @@ def train(
     """
     screen = Screen(console)
     directory = None if resume is None else _directory_of(asked, run_dir, resume)
+    # A run that was asked to go on in an environment may not find its own.
+    given = [] if directory is None or asked.env is None else [asked.env]
     if directory is None:
         trainer, directory = _begin(asked, run_dir)
     else:
-        said = read_config(directory)
-        ignored = asked.ignored_by(said, directory)
-        asked = asked.of_run(said)
-        trainer = _go_on(asked, directory)
-        steps = trainer.steps
-        screen.say(f"Going on with {directory} after {steps} updates, with its hyperparameters.")
-        if ignored:
-            screen.say(f"Ignored, since the run has its own: {', '.join(ignored)}.")
+        # The command with auto is the one that begins the run: it asks for what that began with.
+        trainer, asked = _go_on(asked, directory, screen, changes=resume != "auto")
     solved = goal_of(asked.env, trainer) if asked.stop_conditions is None else None
-    name = asked.env or directory.name
+    name = asked.env or directory.resolve().name
     if solved is not None:
         screen.say(f"Training {name} until {solved.recipe.goal}.")
     conditions = [*limits.conditions(), *(asked.stop_conditions or []), *([solved] if solved else [])]
     last: Stats = {}
     start = time.monotonic()
     try:
+        if interrupt.signum is not None:
+            # What was imported or made has swallowed its KeyboardInterrupt.
+            raise KeyboardInterrupt
         with Display(screen, name) as display:
-            for last in trainer.updates(
-                env_config=asked.trainer.env_config,
-                eval_env_config=asked.trainer.eval_env_config,
-                steps_per_eval=asked.trainer.steps_per_eval,
-                stop_conditions=conditions,
-            ):
+            for last in _updates(trainer, asked, conditions):
                 display.show(last, limits.share(last, time.monotonic() - start))
     finally:
         # Whatever happened, what was learned so far is kept.
-        policy_at = _save(trainer, directory / "policy.safetensors") if last else ""
+        policy_at = save_policy(trainer, directory / "policy.safetensors") if last else ""
         trainer.close()
-    seconds = time.monotonic() - start
-    screen.say(_verdict(solved, trainer, seconds))
+    screen.say(verdict(solved, trainer, time.monotonic() - start))
     if last:
         screen.say(f"Policy:         {policy_at}")
         title = f"{name}: {last[ENV_TOTAL_STEPS]:,.0f} steps, {trainer.steps} updates"
-        screen.say(f"Learning curve: {_draw(title, trainer, directory)}")
-        screen.say(f"Tracked run:    {_where_tracked(trainer)}")
-        if trainer.interrupted is None and (model := _log_model(trainer)):
-            screen.say(f"Tracked model:  {model}")
-        again = ["rlstack", "train", "--resume", str(directory)]
+        for line in _left_behind(trainer, directory, title, interrupt):
+            screen.say(line)
+        again = ["rlstack", "train", *given, "--resume", str(directory)]
         again += [] if tracking is None else ["--tracking", tracking]
         screen.say(f"To go on:       {shlex.join(again)}")
-    return trainer.interrupted
+    return trainer.interrupted or interrupt.signum
 
 
 def _begin(asked: RunConfig, run_dir: Path | None) -> tuple[Trainer, Path]:
@@ -162,7 +115,7 @@ def _begin(asked: RunConfig, run_dir: Path | None) -> tuple[Trainer, Path]:
             system_metrics=asked.trainer.system_metrics,
             track=asked.trainer.track,
         )
-        _run_dir(trainer).describe_training(vars(asked.trainer), asked.said_to_stop)
+        run_dir_of(trainer).describe_training(vars(asked.trainer), asked.said_to_stop)
     except BaseException:
         # What can't be trained leaves nothing on disk.
         for empty in (home, home.parent) if run_dir is None else ():
@@ -172,85 +125,60 @@ def _begin(asked: RunConfig, run_dir: Path | None) -> tuple[Trainer, Path]:
     return trainer, directory
 
 
-def _go_on(asked: RunConfig, directory: Path) -> Trainer:
-    """Return a trainer that goes on with a run."""
-    home = directory.absolute()
-    env_cls = None if asked.env is None else resolve(asked.env, {})[0]
-    return Trainer.resume(home, env_cls=env_cls, options=vars(asked.trainer), track=asked.trainer.track)
+def _go_on(asked: RunConfig, directory: Path, screen: Screen, *, changes: bool) -> tuple[Trainer, RunConfig]:
+    """Return a trainer that goes on with a run, and what is asked for with what the run says of it.
+
+    Args:
+        asked: What is asked for.
+        directory: The run's.
+        screen: Where to say what becomes of that.
+        changes: Whether the run goes on with the hyperparameters that are asked for, else they are ignored.
+    """
+    said = read_config(directory)
+    differences, ignored = asked.differences(said, directory), []
+    if not changes:
+        asked, differences, ignored = replace(asked, algorithm_config={}), [], differences
+    # That of the default can't be told from none.
+    if asked.algorithm not in (said["algorithm"], RunConfig.algorithm):
+        ignored.append(f"algorithm={asked.algorithm}")
+    asked = asked.of_run(said)
+    trainer = Trainer.resume(
+        directory.absolute(),
+        env_cls=None if asked.env is None else resolve(asked.env, {})[0],
+        algorithm_config=asked.algorithm_config,
+        options=vars(asked.trainer),
+        track=asked.trainer.track,
+    )
+    but = f" but {', '.join(differences)}" if differences else ""
+    screen.say(f"Going on with {directory} after {trainer.steps} updates, with its hyperparameters{but}.")
+    if ignored:
+        screen.say(f"Ignored, since the run has its own: {', '.join(ignored)}.")
+    return trainer, asked
 
 
 def _directory_of(asked: RunConfig, run_dir: Path | None, resume: str) -> Path | None:
     """Return the directory of the run to go on with; None if `auto` finds none."""
     if resume != "auto":
-        if asked.algorithm_config:
-            given = ", ".join(asked.algorithm_config)
-            raise HparamsError(f"a resumed run keeps its hyperparameters: leave out {given}")
         return Path(resume)
     runs = runs_of(asked.env) if asked.env and run_dir is None else []
     directory = runs[-1] if runs else run_dir
     return directory if directory is not None and numbered(directory / "checkpoints") else None
 
 
-def _verdict(solved: Solved | None, trainer: Trainer, seconds: float) -> str:
-    end = "Interrupted" if trainer.interrupted else "Done"
-    if solved is not None:
-        is_solved = solved.look()
-        end = "Solved" if is_solved else f"{end}, not solved"
-        end += f": {solved.recipe.goal} (score {solved.score:.4g})"
-    return f"{end}, after {trainer.steps} updates and {seconds:.0f} s."
+def _updates(trainer: Trainer, asked: RunConfig, conditions: list[Condition]) -> Iterator[Stats]:
+    """Train as is asked for, and yield the statistics after every update."""
+    return trainer.updates(
+        env_config=asked.trainer.env_config,
+        eval_env_config=asked.trainer.eval_env_config,
+        steps_per_eval=asked.trainer.steps_per_eval,
+        stop_conditions=conditions,
+    )
 
 
-def _run_dir(trainer: Trainer) -> RunDir:
-    """Return its run directory; its path is from the root, environments may go elsewhere."""
-    assert trainer.run_dir is not None
-    return trainer.run_dir
-
-
-def _save(trainer: Trainer, path: Path) -> str:
-    """Save the policy; return where it is, or why it isn't anywhere."""
-    try:
-        trainer.algorithm.policy.save(_run_dir(trainer).path / path.name)
-    except Exception as error:
-        # Whatever it is, it mustn't hide why training ended.
-        return f"not saved, {told(error)}"
-    return str(path)
-
-
-def _draw(title: str, trainer: Trainer, directory: Path) -> str:
-    """Draw the learning curve of the whole run; return where it is, or why there is none."""
-    path, home = directory / "learning_curve.png", _run_dir(trainer).path
-    try:
-        history = [row.metrics for row in read_rows(home / JOURNAL, most=_LONGEST_CURVE)]
-        if not history:
-            return f"not drawn, {directory / JOURNAL} is empty"
-        plot_learning_curve(history, title, home / path.name)
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] != "matplotlib":
-            return f"not drawn, {told(error)}"
-        return "not drawn, it needs matplotlib: pip install 'rlstack[viz]'"
-    except Exception as error:
-        return f"not drawn, {told(error)}"
-    return str(path)
-
-
-def _where_tracked(trainer: Trainer) -> str:
-    """Return which MLflow run has the metrics and how to look at it, or why there is none."""
-    tracker = trainer.tracker
-    if not tracker.enabled:
-        return "none"
-    if not tracker.is_complete:
-        return f"incomplete{tracker.way_out}"
-    uri = tracker.run.uri or ""
-    look = shlex.join(["mlflow", "ui", "--backend-store-uri", uri])
-    return f"{tracker.run_id} in {uri}\n{16 * ' '}{look}  (needs pip install 'rlstack[mlflow]')"
-
-
-def _log_model(trainer: Trainer) -> str | None:
-    """Log the policy as a model of the tracked run; return its name, or why it isn't, None if not tracked."""
-    tracker = trainer.tracker
-    if not tracker.enabled or tracker.run_id is None or not tracker.is_complete:
-        return None
-    try:
-        return log_policy(trainer.algorithm.policy, tracker.run_id, tracker.uri)
-    except Exception as error:
-        return f"none, {error if isinstance(error, TrackingError) else told(error)}"
+def _left_behind(trainer: Trainer, directory: Path, title: str, interrupt: Interrupt) -> Iterator[str]:
+    """Draw and log what the run leaves beside its policy; yield a line for each."""
+    yield f"Learning curve: {draw_curve(title, trainer, directory)}"
+    yield f"Tracked run:    {where_tracked(trainer)}"
+    interrupted = trainer.interrupted is not None or interrupt.signum is not None
+    if model := log_model(trainer, interrupted=interrupted):
+        yield f"Tracked model:  {model}"

@@ -102,5 +102,9 @@ def _how_named(name: Any, option: str) -> str:
     """Return why a name can't be that of a class, and what to do."""
     if isinstance(name, str) and "<" in name:
         given = "env_cls=…" if option == "env" else f"algorithm_config={{{option!r}: …}}"
-        return f"which is no class that a file has: hand it over, Trainer.resume(run_dir, {given})"
+        typed = "file.py:Class --resume DIR" if option == "env" else f"--resume DIR {option}=file.py:Class"
+        return (
+            f"which is no class that a file has: hand it over, Trainer.resume(run_dir, {given}), or name one "
+            f"that has a file, rlstack train {typed}"
+        )
     return "expected the name of a class, like package.module.Class or path/to/file.py:Class"

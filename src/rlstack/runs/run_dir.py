@@ -89,7 +89,8 @@ class RunDir:
         with closed_on_error(run_dir):
             if checkpoint.numbered(run_dir.checkpoints):
                 raise RunDirError(
-                    f"{path} holds checkpoints of a run: use Trainer.resume, or another directory"
+                    f"{path} holds checkpoints of a run: use Trainer.resume, on the command line --resume, "
+                    "or another directory"
                 )
             run_dir.id = uuid4().hex
             config = {

@@ -151,7 +151,7 @@ def check_config(
             lost.append(f"{key}, which was {was:.200}")
     if lost:
         where = f"in algorithm_config of {path / CONFIG} there is no"
-        raise ConfigError(f"{where} {'; no '.join(lost)}: put it back, or hand over another value")
+        raise ConfigError(f"{where} {'; no '.join(lost)}: put it back, or give another value")
     if edited:
         _log.warning("%s was edited since %s: %s", path / CONFIG, said.path.name, "; ".join(edited))
 

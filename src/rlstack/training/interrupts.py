@@ -2,7 +2,7 @@
 
 SIGINT (Ctrl-C), SIGTERM and SIGHUP (a lost terminal) end it. The second one doesn't wait for the update, but
 a second SIGHUP does: a lost terminal often sends two. SIGUSR1 and SIGUSR2, with which schedulers announce the
-end of their patience, ask for a checkpoint.
+end of their patience, ask for a checkpoint. Standard library only: it is there before torch is loaded.
 """
 
 import signal
@@ -20,7 +20,7 @@ def _present(*names: str) -> tuple[int, ...]:
 
 _ENDING = _present("SIGINT", "SIGTERM", "SIGHUP")
 
-_SAVING = _present("SIGUSR1", "SIGUSR2")
+SAVING = _present("SIGUSR1", "SIGUSR2")
 
 _PATIENT = _present("SIGHUP")
 
@@ -35,6 +35,8 @@ class Interrupt:
     """Whether a checkpoint is asked for; whoever writes it sets this back."""
     error: BaseException | None = None
     """What a handler that was there before has raised: to be raised once all is saved."""
+    at_once: bool = False
+    """Whether the first one to stop raises KeyboardInterrupt, too; a training that begins sets this back."""
 
     @property
     def is_over(self) -> bool:
@@ -61,6 +63,8 @@ def interruptible() -> Iterator[Interrupt]:
         return
     _running.append(interrupt)
     try:
+        for each in _running:
+            each.at_once = False
         if _running == [interrupt]:
             _install()
         yield interrupt
@@ -71,7 +75,7 @@ def interruptible() -> Iterator[Interrupt]:
 
 
 def _install() -> None:
-    for signum in (*_ENDING, *_SAVING):
+    for signum in (*_ENDING, *SAVING):
         # None is a handler that Python knows nothing of, and couldn't put back.
         if signal.getsignal(signum) not in (signal.SIG_IGN, None):
             _before[signum] = signal.signal(signum, _handle)
@@ -86,7 +90,9 @@ def _restore() -> None:
 
 def _handle(signum: int, frame: FrameType | None) -> None:
     ends = signum in _ENDING
-    again = ends and signum not in _PATIENT and any(each.signum is not None for each in _running)
+    first = all(each.signum is None for each in _running)
+    again = ends and signum not in _PATIENT and not first
+    at_once = ends and first and any(each.at_once for each in _running)
     for each in _running:
         if not ends:
             each.wants_checkpoint = True
@@ -98,9 +104,9 @@ def _handle(signum: int, frame: FrameType | None) -> None:
             before(signum, frame)
         except BaseException as error:
             # It is to end the process, as `sys.exit` does: after the update and its checkpoint.
-            if again:
+            if again or at_once:
                 raise
             for each in _running:
                 each.error = each.error or error
-    if again:
+    if again or at_once:
         raise KeyboardInterrupt
