@@ -218,7 +218,7 @@ def _forms() -> Iterator[Case]:
     yield _in_step(
         "nested tensor",
         _put("obs", lambda x: x["pose"]),
-        f"{STEP}: obs is a torch.Tensor, expected a TensorDict",
+        rf"{STEP}: obs is a tensor of shape \[8, 3\], expected a TensorDict",
         nested=True,
     )
     yield _in_step(
@@ -340,7 +340,7 @@ def _constructions() -> Iterator[Case]:
     """Yield environments that can't be made, or whose methods can't be called."""
     yield _made("no observation_spec", "Faulty has no observation_spec", observation_spec=_GONE)
     yield _made("no action_spec", "Faulty has no action_spec", action_spec=None)
-    yield _made("no spec", "Faulty.observation_spec is a tuple, expected a spec", observation_spec=(3,))
+    yield _made("no spec", "Faulty.observation_spec is a tuple of 1, expected a spec", observation_spec=(3,))
     yield _made("a number as spec", "Faulty.action_spec is a int, expected a spec", action_spec=2)
     yield _made("a spec without dimensions", r"shape \(\), expected a dimension", action_spec=Categorical(2))
     yield _made("max_horizon 0", "Faulty.max_horizon is 0, expected a positive integer", max_horizon=0)

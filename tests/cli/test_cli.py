@@ -282,12 +282,20 @@ def test_recipes_are_judged_on_the_environment_that_was_trained():
 
 
 def test_the_judge_of_cartpole_sees_limits():
-    obs, rewards = torch.zeros(5, 4, 4), torch.zeros(5, 4, 1)
+    obs, rewards, ended = torch.zeros(5, 4, 4), torch.zeros(5, 4, 1), torch.zeros(5, 4, 1, dtype=torch.bool)
     judge = RECIPES["cartpole"].judge
-    assert judge(obs, rewards) == 1
+    assert judge(obs, rewards, ended) == 1
     obs[2, 0, 0], obs[3, 1, 2] = 2.5, -0.22
-    assert judge(obs, rewards) == 0.5
+    assert judge(obs, rewards, ended) == 0.5
     assert CartPole(1).config["x_threshold"] == 2.4
+
+
+def test_the_judge_of_episodes_takes_the_first_ones():
+    ended = torch.zeros(6, 2, 1, dtype=torch.bool)
+    ended[1, 0] = ended[3, 0] = ended[4, 1] = True
+    rewards = torch.arange(12.0).view(6, 2, 1)
+    # 0 + 2 and 1 + 3 + 5 + 7 + 9
+    assert RECIPES["cartpole-v1"].judge(torch.zeros(6, 2, 4), rewards, ended) == (2 + 25) / 2
 
 
 class TestResume:
@@ -534,7 +542,7 @@ def test_names_are_completed():
     from click.shell_completion import ShellComplete
 
     complete = ShellComplete(main, {}, "rlstack", "_RLSTACK_COMPLETE")
-    assert [item.value for item in complete.get_completions(["train"], "cart")] == ["cartpole"]
+    assert [item.value for item in complete.get_completions(["train"], "cart")] == ["cartpole", "cartpole-v1"]
     assert "sync" in [item.value for item in complete.get_completions([], "s")]
 
 

@@ -33,7 +33,7 @@ def runs(tmp_path, monkeypatch):
 
 
 def test_environments():
-    assert offered("train", text="cart") == ["cartpole"]
+    assert offered("train", text="cart") == ["cartpole", "cartpole-v1"]
     for command in ("train", "check", "bench", "config"):
         assert offered(command) == list(RECIPES)
     assert offered("eval", ".", "--env") == list(RECIPES)

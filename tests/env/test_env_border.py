@@ -413,14 +413,15 @@ class Ending(Told):
         return TensorDict(super().step(action) | ends, self.num_envs)
 
 
-ENDS = "simulations never end here, all of them are reset together after a horizon"
+ENDS = "where an episode ends is said by terminated, or by truncated if it would have gone on"
 
 
 @pytest.mark.parametrize(
     ("more", "names", "ends"),
     [
-        (("terminated", "truncated"), "terminated, truncated", True),
-        (("done",), "done", True),
+        (("done", "truncations"), "done, truncations", True),
+        (("final_obs",), "final_obs", False),
+        (("terminated", "truncated"), None, False),
         (("info",), "info", False),
         ((), None, False),
     ],

@@ -37,7 +37,8 @@ def test_observations_follow_from_the_deterministic_actions(cls):
     obs, state = torch.linspace(-1, 1, 4)[:, None], None
     moments = list(rollout(policy, Sum(4), num_envs=4, steps=3))
     assert len(moments) == 3
-    for seen, rewards in moments:
+    for seen, rewards, ending in moments:
+        assert ending is None
         step = policy.act(obs, state, deterministic=True)
         obs, state = obs + step.actions, step.state
         assert torch.equal(seen, obs)
@@ -47,7 +48,7 @@ def test_observations_follow_from_the_deterministic_actions(cls):
 @pytest.mark.parametrize("cls", CLASSES)
 def test_an_algorithm_judges_itself_the_same(cls):
     algorithm = cls(Sum, num_envs=4, horizon=8, seed=0)
-    rewards = torch.stack([r for _, r in rollout(algorithm.policy, Sum(4), num_envs=4, steps=8)])
+    rewards = torch.stack([r for _, r, _ in rollout(algorithm.policy, Sum(4), num_envs=4, steps=8)])
     stats = algorithm.eval()
     assert stats["rewards/mean"] == pytest.approx(rewards.mean().item(), rel=1e-4)
     assert stats["returns/max"] == pytest.approx(rewards.sum(0).max().item(), rel=1e-4)
