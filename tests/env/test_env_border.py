@@ -421,7 +421,7 @@ ENDS = "where an episode ends is said by terminated, or by truncated if it would
     [
         (("done", "truncations"), "done, truncations", True),
         (("final_obs",), "final_obs", False),
-        (("terminated", "truncated"), None, False),
+        (("terminated",), None, False),
         (("info",), "info", False),
         ((), None, False),
     ],
