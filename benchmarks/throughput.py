@@ -56,6 +56,7 @@ PEERS = {
     "skrl": Peer("skrl 2.1.1", "skrl_", ("skrl==2.1.1", "torch")),
     "rsl_rl": Peer("rsl_rl 5.5.1", "rsl_rl_", ("rsl-rl-lib==5.5.1", "torch")),
     "torchrl": Peer("TorchRL 0.14.1", "torchrl_", ()),
+    "itself": Peer("rlstack where nothing ends", "ours", ()),
     "rejax": Peer("rejax 0.1.3 (JAX)", "rejax_", ("rejax==0.1.3", "gymnax==0.0.9", "jax==0.10.2")),
 }
 
@@ -88,6 +89,12 @@ LINES = {
     ),
     "cartpole": Line(
         "CartPole, 2048 environments, minibatch 8192", Work(env="cartpole", num_envs=2048, minibatch=8192)
+    ),
+    "endings": Line(
+        "default work, full batch, 1 % of the rows end in each step", Work(ending=0.01), ("itself",)
+    ),
+    "ending-memories": Line(
+        "recurrent, 1 % of the rows end in each step", Work(recurrent=True, ending=0.01), ("itself",)
     ),
 }
 
@@ -146,7 +153,7 @@ def installed(home: Path, packages: tuple[str, ...], pins: Path | None) -> Path:
 
 def run(name: str, work: Work) -> dict[str, float]:
     """Return what a contestant measures in a fresh process."""
-    if name in PEERS:
+    if name in PEERS and PEERS[name].script != "ours":
         return play(python(name), PEERS[name].script, work)
     return play_rlstack(python(name), ROOT / "src", work)
 
@@ -192,7 +199,7 @@ def measure(line: str, peers: list[str], state: dict[str, Any]) -> None:
     """Measure what is missing of a line, and keep it."""
     work = LINES[line].work
     # rl8 computes in float32 all the same, and takes no hyperparameters of ours.
-    theirs = replace(work, options={})
+    theirs = replace(work, options={}, ending=0.0)
     ours: dict[str, float] | None = None
     for peer in list(missing(line, peers, state)):
         # One run of ours stands between two peers and is compared with both.
