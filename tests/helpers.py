@@ -147,3 +147,45 @@ class Counting(Env):
 
     def said(self, out):
         return out
+
+
+SEEN, SECRET = ["place", "inner.turn"], ["inner.mass", "wind"]
+"""Keys of Veiled that the policy sees, and those that it doesn't."""
+
+
+class Veiled(Env):
+    """Nested observations, not all of them there where a policy is used; reward for going with the wind."""
+
+    def __init__(self, num_envs, /, *, config=None, device="cpu"):
+        super().__init__(num_envs, config=config, device=device)
+        dtype = torch.get_default_dtype()
+        self.observation_spec = specs.Composite(
+            place=specs.Unbounded((2,), dtype=dtype),
+            inner=specs.Composite(
+                mass=specs.Unbounded((1,), dtype=dtype), turn=specs.Categorical(3, shape=(1,))
+            ),
+            wind=specs.Unbounded((2,), dtype=dtype),
+        )
+        self.action_spec = specs.Unbounded((2,), dtype=dtype)
+
+    def state_dict(self):
+        return {"place": self.place, "mass": self.mass, "wind": self.wind}
+
+    def load_state_dict(self, state):
+        self.place, self.mass, self.wind = (state[name] for name in ("place", "mass", "wind"))
+
+    def reset(self, *, config=None):
+        self.place = torch.zeros(self.num_envs, 2)
+        self.mass = 1 + torch.rand(self.num_envs, 1)
+        return self._obs()
+
+    def step(self, action):
+        rewards = (self.wind * action).mean(-1, keepdim=True) / self.mass
+        self.place = self.place + 0.1 * action
+        return TensorDict({"obs": self._obs(), "rewards": rewards}, self.num_envs)
+
+    def _obs(self):
+        num = self.num_envs
+        self.wind = torch.randn(num, 2)
+        inner = {"mass": self.mass, "turn": torch.randint(3, (num, 1))}
+        return TensorDict({"place": self.place, "inner": inner, "wind": self.wind}, num)

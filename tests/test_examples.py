@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from rlstack.specs import Composite, Unbounded
+
 EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.py"))
 
 
@@ -20,6 +22,17 @@ def test_hidden_velocity(capsys):
     # Blind policies overshoot for good; 30 updates are enough to see the difference.
     assert sighted < 0.6 * blind
     assert "Mean distance to the target" in capsys.readouterr().out
+
+
+def test_asymmetric_critic(monkeypatch, tmp_path):
+    path = EXAMPLES[0].with_name("asymmetric_critic.py").resolve()
+    assert len(path.read_text().splitlines()) <= 40
+    monkeypatch.chdir(tmp_path)
+    names = runpy.run_path(str(path))
+    assert names["algo"].policy.acting_spec == Composite(place=Unbounded((1,)))
+    assert names["step"].values is None
+    # Who does nothing drifts 10 away.
+    assert names["place"].abs().max() < 0.5
 
 
 def test_quadrotor_is_an_environment_that_flies():

@@ -14,7 +14,7 @@ from rlstack.runs import checkpoint
 from rlstack.runs.restore import restore
 from rlstack.tracking.journal import JOURNAL, read_rows
 
-from ..helpers import SMALL, update
+from ..helpers import SECRET, SEEN, SMALL, Veiled, update
 
 DATA = Path(__file__).parents[1] / "data"
 BASE = {"num_envs": 8, "horizon": 8, "seed": 1, "device": "cpu"}
@@ -128,6 +128,18 @@ class Blinking(CartPoleV1):
 @pytest.mark.parametrize("resets", [1, -1])
 def test_every_environment(tmp_path, env_cls, resets):
     assert_goes_on_the_same(Algorithm, env_cls, tmp_path, horizons_per_env_reset=resets)
+
+
+def test_a_second_memory(tmp_path):
+    assert_goes_on_the_same(
+        RecurrentAlgorithm,
+        Veiled,
+        tmp_path,
+        horizons_per_env_reset=-1,
+        seqs_per_state_reset=-1,
+        normalize_observations=True,
+        model_config={"hidden_size": 8, "policy_keys": SEEN, "value_keys": SECRET},
+    )
 
 
 class Remembers(torch.optim.SGD):

@@ -16,9 +16,9 @@ from rlstack.common.errors import TrackingError
 from rlstack.conditions import HitsUpperBound
 from rlstack.env import CartPole, ContinuousDummyEnv, DiscreteDummyEnv, Pendulum
 from rlstack.specs import Composite, Unbounded
-from rlstack.tracking.mlflow_model import _leaves, log_policy
+from rlstack.tracking.mlflow_model import _assemble, _leaves, log_policy
 
-from ..helpers import SMALL
+from ..helpers import SEEN, SMALL, Veiled
 
 CONFIG = {"num_envs": 8, "horizon": 8, "device": "cpu", "seed": 0}
 
@@ -86,6 +86,8 @@ def loader(mlflow_uri):
         (DiscreteDummyEnv, RecurrentAlgorithm, {}),
         (type("Nested", (envs.Sound,), {"nested": True}), Algorithm, {}),
         (OddNames, Algorithm, {}),
+        (Veiled, Algorithm, {"normalize_observations": True, "model_config": {**SMALL, "policy_keys": SEEN}}),
+        (Veiled, RecurrentAlgorithm, {"model_config": {"hidden_size": 8, "policy_keys": SEEN}}),
     ],
 )
 def test_loaded_without_pickle_it_acts_as_the_policy(env_cls, cls, changes, tracked, tmp_path, loader):
@@ -99,9 +101,8 @@ def test_loaded_without_pickle_it_acts_as_the_policy(env_cls, cls, changes, trac
     )
     assert (model.name, model.model_uri) == ("policy", uri)
     assert tracked.get_run(run.info.run_id).info.status == "FINISHED"
-    obs = algorithm.collector.buffer.obs[-1][:5]
-    state = policy.initial_state(5)
-    parts = _leaves(policy.observation_spec, obs)
+    parts = _leaves(policy.acting_spec, algorithm.collector.buffer.obs[-1][:5])
+    obs, state = _assemble(policy.acting_spec, parts), policy.initial_state(5)
     parts += [] if state is None else _leaves(policy.state_spec, state)
     signature = mlflow.models.get_model_info(uri).signature
     assert [spec.shape[1:] for spec in signature.inputs.inputs] == [tuple(part.shape[1:]) for part in parts]
@@ -114,6 +115,16 @@ def test_loaded_without_pickle_it_acts_as_the_policy(env_cls, cls, changes, trac
     expected += [] if state is None else _leaves(policy.state_spec, step.state)
     for one, other in zip(made, expected, strict=True):
         torch.testing.assert_close(one, other)
+
+
+def test_the_signature_names_what_acting_needs(tracked):
+    model_config = {**SMALL, "policy_keys": SEEN, "value_keys": ["wind"]}
+    policy = trained(Veiled, model_config=model_config).policy
+    with mlflow.start_run() as run:
+        pass
+    uri = log_policy(policy, run.info.run_id)
+    names = [spec.name for spec in mlflow.models.get_model_info(uri).signature.inputs.inputs]
+    assert names == ["obs.place", "obs.inner.turn"]
 
 
 def test_any_number_of_rows_goes_in_as_an_array(tracked):

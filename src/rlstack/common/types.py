@@ -44,8 +44,9 @@ class PolicyStep(NamedTuple):
     """[B, *A]. Actions as the environment takes them, a tensor or a TensorDict."""
     logp: Tensor
     """[B, 1]. Log-probability (or log-density) of what was drawn."""
-    values: Tensor
-    """[B, 1]. Estimated discounted return from here on, in units of scaled rewards."""
+    values: Tensor | None
+    """[B, 1]. Estimated discounted return from here on, in units of scaled rewards; None where only the
+    policy's part of the observations was there."""
     state: TensorDict | None
     """[B, ...]. State to hand to the next call; None for a feedforward policy."""
     drawn: Any

@@ -1,6 +1,7 @@
 """Models: how a policy turns observations into the features of its action distribution, and values."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 from tensordict import TensorDict
@@ -11,6 +12,12 @@ from .. import specs
 
 class _Network(nn.Module, ABC):
     """What feedforward and recurrent models share: they know their specs and their own options."""
+
+    policy_keys: Sequence[str] | None = None
+    """Keys of Composite observations that acting needs, nested ones as "a.b"; None is all.
+
+    With them the policy acts on observations that have these alone, by `policy_features`.
+    """
 
     def __init__(
         self, observation_spec: specs.TensorSpec, action_spec: specs.TensorSpec, /, **config: Any
@@ -42,6 +49,20 @@ class Model(_Network):
             Features [N, ...] and values [N, 1].
         """
 
+    def policy_features(self, obs: Any) -> TensorDict:
+        """Return the features that `forward` returns, reading nothing but what `policy_keys` name.
+
+        To be defined with `policy_keys`; without them this is `forward`.
+
+        Args:
+            obs: [N, ...]. Observations, of which the other keys may be absent.
+
+        Returns:
+            Features [N, ...].
+        """
+        features, _ = self(obs)
+        return features
+
 
 class RecurrentModel(_Network):
     """A model with a state that it carries from step to step; its arguments are those of `Model`."""
@@ -60,3 +81,19 @@ class RecurrentModel(_Network):
         Returns:
             Features [N, L, ...], values [N, L, 1] and state [N, ...].
         """
+
+    def policy_features(self, obs: Any, state: TensorDict) -> tuple[TensorDict, TensorDict]:
+        """Return features and state that `forward` returns, reading nothing but what `policy_keys` name.
+
+        To be defined with `policy_keys`; without them this is `forward`. What of the state only values need
+        is returned as it was.
+
+        Args:
+            obs: [N, L, ...]. Sequences of observations, of which the other keys may be absent.
+            state: [N, ...]. State before the first step of each.
+
+        Returns:
+            Features [N, L, ...] and state [N, ...].
+        """
+        features, _, state = self(obs, state)
+        return features, state

@@ -1,5 +1,6 @@
 """Observations of any spec as one vector of numbers, for the default models."""
 
+from collections.abc import Sequence
 from typing import final
 
 import torch
@@ -7,6 +8,7 @@ from torch import Tensor, nn
 
 from .. import specs
 from ..common.types import Batch
+from .keys import select
 
 
 @final
@@ -40,6 +42,27 @@ class ObservationEncoder(nn.Module):
         if isinstance(obs, Tensor):
             return _encode(obs, self._leaves[0][1])
         return torch.cat([_encode(obs[path], leaf) for path, leaf in self._leaves], -1)
+
+
+def make_encoders(
+    observation_spec: specs.TensorSpec, policy_keys: Sequence[str] | None, value_keys: Sequence[str] | None
+) -> tuple[ObservationEncoder, ObservationEncoder | None]:
+    """Return what encodes for the policy, and what does for the values: None if that is the same.
+
+    Args:
+        observation_spec: Of one environment.
+        policy_keys: What of a Composite the policy sees; None is all.
+        value_keys: What of it the values are made from; None is all.
+
+    Raises:
+        ValueError: If they aren't keys of the observations.
+    """
+    policy, value = (
+        select(observation_spec, keys, f"model_config.{name}")
+        for name, keys in (("policy_keys", policy_keys), ("value_keys", value_keys))
+    )
+    same = [path for path, _ in specs.leaves(policy)] == [path for path, _ in specs.leaves(value)]
+    return ObservationEncoder(policy), None if same else ObservationEncoder(value)
 
 
 def _encoded_size(spec: specs.TensorSpec) -> int:

@@ -1,5 +1,6 @@
 """Default models with a recurrent state."""
 
+from collections.abc import Sequence
 from typing import ClassVar, final
 
 from tensordict import TensorDict
@@ -8,13 +9,16 @@ from torch import Tensor, nn
 from .. import specs
 from ..common.types import Batch
 from .base import RecurrentModel
-from .encoder import ObservationEncoder
+from .encoder import make_encoders
 from .heads import _ContinuousHead, _DiscreteHead, _linear
 from .mlp import _check_sizes
 
 
 class _LSTM(RecurrentModel):
-    """One long short-term memory with a linear layer for the features and one for the values."""
+    """One long short-term memory with a linear layer for the features and one for the values.
+
+    Where values are made from other keys than the policy sees, they have a memory of their own.
+    """
 
     head_cls: ClassVar[type[nn.Module]]
 
@@ -25,29 +29,59 @@ class _LSTM(RecurrentModel):
         /,
         hidden_size: int = 256,
         num_layers: int = 1,
+        policy_keys: Sequence[str] | None = None,
+        value_keys: Sequence[str] | None = None,
     ) -> None:
-        super().__init__(observation_spec, action_spec, hidden_size=hidden_size, num_layers=num_layers)
+        super().__init__(
+            observation_spec,
+            action_spec,
+            hidden_size=hidden_size,
+            num_layers=num_layers,
+            policy_keys=policy_keys,
+            value_keys=value_keys,
+        )
         _check_sizes("hidden_size", [hidden_size])
         _check_sizes("num_layers", [num_layers])
-        self.encoder = ObservationEncoder(self.observation_spec)
+        self.policy_keys = policy_keys
+        self.encoder, self.value_encoder = make_encoders(self.observation_spec, policy_keys, value_keys)
         self.lstm = nn.LSTM(self.encoder.size, hidden_size, num_layers, batch_first=True)
         self.policy = self.head_cls(hidden_size, action_spec)
         self.value = _linear(hidden_size, 1, gain=1.0)
         shape = (num_layers, hidden_size)
         dtype = self.value.weight.dtype
-        self.state_spec = specs.Composite(
-            hidden=specs.Unbounded(shape, dtype=dtype), cell=specs.Unbounded(shape, dtype=dtype)
-        )
+        parts = ["hidden", "cell"]
+        if self.value_encoder is not None:
+            self.value_lstm = nn.LSTM(self.value_encoder.size, hidden_size, num_layers, batch_first=True)
+            parts += ["value_hidden", "value_cell"]
+        self.state_spec = specs.Composite({part: specs.Unbounded(shape, dtype=dtype) for part in parts})
 
     def forward(self, obs: Batch, state: TensorDict) -> tuple[TensorDict, Tensor, TensorDict]:
         """Return features [N, L, ...], values [N, L, 1] and the next state [N, ...]."""
-        # torch's LSTM wants its states layer by layer, [num_layers, N, hidden_size].
-        before = (state["hidden"].transpose(0, 1).contiguous(), state["cell"].transpose(0, 1).contiguous())
-        outputs, (hidden, cell) = self.lstm(self.encoder(obs), before)
-        after = TensorDict(
-            {"hidden": hidden.transpose(0, 1), "cell": cell.transpose(0, 1)}, batch_size=state.batch_size
-        )
-        return self.policy(outputs), self.value(outputs), after
+        outputs, after = _remember(self.lstm, self.encoder(obs), state)
+        seen = outputs
+        if self.value_encoder is not None:
+            seen, more = _remember(self.value_lstm, self.value_encoder(obs), state, "value_")
+            after |= more
+        return self.policy(outputs), self.value(seen), TensorDict(after, batch_size=state.batch_size)
+
+    def policy_features(self, obs: Batch, state: TensorDict) -> tuple[TensorDict, TensorDict]:
+        """Return features [N, L, ...] and the next state; the memory of the values stays as it was.
+
+        Observations may lack what the policy doesn't see.
+        """
+        outputs, after = _remember(self.lstm, self.encoder(obs), state)
+        return self.policy(outputs), TensorDict({**state, **after}, batch_size=state.batch_size)
+
+
+def _remember(
+    lstm: nn.LSTM, vectors: Tensor, state: TensorDict, prefix: str = ""
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return what a memory says, [N, L, size], and its part of the next state, [N, num_layers, size] each."""
+    names = f"{prefix}hidden", f"{prefix}cell"
+    # torch's LSTM wants its states layer by layer, [num_layers, N, hidden_size].
+    before = tuple(state[name].transpose(0, 1).contiguous() for name in names)
+    outputs, after = lstm(vectors, before)
+    return outputs, {name: part.transpose(0, 1) for name, part in zip(names, after, strict=True)}
 
 
 @final
@@ -59,6 +93,9 @@ class DiscreteLSTM(_LSTM):
         action_spec: Of one environment.
         hidden_size: Size of the memory.
         num_layers: How many memories stand on top of each other.
+        policy_keys: Keys of Composite observations that the policy sees, nested ones as "a.b"; None is all.
+        value_keys: Keys that the values are made from; None is all.
+            If they aren't the same keys, values have a memory of their own.
     """
 
     head_cls = _DiscreteHead
@@ -73,6 +110,9 @@ class ContinuousLSTM(_LSTM):
         action_spec: Of one environment.
         hidden_size: Size of the memory.
         num_layers: How many memories stand on top of each other.
+        policy_keys: Keys of Composite observations that the policy sees, nested ones as "a.b"; None is all.
+        value_keys: Keys that the values are made from; None is all.
+            If they aren't the same keys, values have a memory of their own.
     """
 
     head_cls = _ContinuousHead

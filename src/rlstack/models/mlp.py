@@ -11,7 +11,7 @@ from .. import specs
 from ..common.types import Batch
 from ..common.validation import did_you_mean
 from .base import Model
-from .encoder import ObservationEncoder
+from .encoder import make_encoders
 from .heads import _ContinuousHead, _DiscreteHead, _linear
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
@@ -40,21 +40,39 @@ class _MLP(Model):
         /,
         hiddens: Sequence[int] = (256, 256),
         activation_fn: str = "relu",
+        policy_keys: Sequence[str] | None = None,
+        value_keys: Sequence[str] | None = None,
     ) -> None:
-        super().__init__(observation_spec, action_spec, hiddens=hiddens, activation_fn=activation_fn)
+        super().__init__(
+            observation_spec,
+            action_spec,
+            hiddens=hiddens,
+            activation_fn=activation_fn,
+            policy_keys=policy_keys,
+            value_keys=value_keys,
+        )
         if str(activation_fn) not in ACTIVATIONS:
             known = did_you_mean(str(activation_fn), ACTIVATIONS)
             raise ValueError(f"activation_fn is {activation_fn!r}{known}")
         _check_sizes("hiddens", hiddens)
-        self.encoder = ObservationEncoder(self.observation_spec)
+        self.policy_keys = policy_keys
+        self.encoder, self.value_encoder = make_encoders(self.observation_spec, policy_keys, value_keys)
         sizes = [self.encoder.size, *hiddens]
         self.policy = nn.Sequential(*_layers(sizes, activation_fn), self.head_cls(sizes[-1], action_spec))
+        if self.value_encoder is not None:
+            sizes[0] = self.value_encoder.size
         self.value = nn.Sequential(*_layers(sizes, activation_fn), _linear(sizes[-1], 1, gain=1.0))
 
     def forward(self, obs: Batch) -> tuple[TensorDict, Tensor]:
         """Return features [N, ...] and values [N, 1] for observations [N, ...]."""
         vectors = self.encoder(obs)
-        return self.policy(vectors), self.value(vectors)
+        seen = vectors if self.value_encoder is None else self.value_encoder(obs)
+        return self.policy(vectors), self.value(seen)
+
+    def policy_features(self, obs: Batch) -> TensorDict:
+        """Return features [N, ...] for observations [N, ...] that may lack what the policy doesn't see."""
+        features: TensorDict = self.policy(self.encoder(obs))
+        return features
 
 
 @final
@@ -66,6 +84,8 @@ class DiscreteMLP(_MLP):
         action_spec: Of one environment.
         hiddens: Sizes of the hidden layers, of the policy network and of the value network alike.
         activation_fn: Name of the activation function, one of `ACTIVATIONS`.
+        policy_keys: Keys of Composite observations that the policy sees, nested ones as "a.b"; None is all.
+        value_keys: Keys that the values are made from; None is all.
     """
 
     head_cls = _DiscreteHead
@@ -80,6 +100,8 @@ class ContinuousMLP(_MLP):
         action_spec: Of one environment.
         hiddens: Sizes of the hidden layers, of the policy network and of the value network alike.
         activation_fn: Name of the activation function, one of `ACTIVATIONS`.
+        policy_keys: Keys of Composite observations that the policy sees, nested ones as "a.b"; None is all.
+        value_keys: Keys that the values are made from; None is all.
     """
 
     head_cls = _ContinuousHead

@@ -2,7 +2,7 @@
 
 import os
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeGuard
 
 import torch
 from tensordict import TensorDict
@@ -16,6 +16,7 @@ from ..common.serialization import detached
 from ..common.types import Batch, Device, Evaluation, PolicyStep
 from ..distributions import Distribution, check_bounds, default_distribution
 from ..models import heads
+from ..models.keys import has, left_out, select
 from . import file
 from .memory import Breaks
 from .normalization import ObservationNormalizer
@@ -58,6 +59,10 @@ class PolicyBase(nn.Module, ABC):
         self.action_spec: Any = self.model.action_spec
         specs.check_spec(self.observation_spec, "observation_spec")
         specs.check_spec(self.action_spec, "action_spec")
+        keys: Any = self.model.policy_keys
+        self.acting_spec: Any = select(self.observation_spec, keys, f"{type(model).__name__}.policy_keys")
+        """Of what acting needs of the observations: all, or what the model's `policy_keys` name."""
+        self._for_values = list(left_out(self.observation_spec, self.acting_spec))
         self.distribution_cls = distribution_cls or default_distribution(self.action_spec)
         self.normalizer = ObservationNormalizer(self.observation_spec) if normalize_observations else None
         self.clip_actions(clip_actions)
@@ -89,16 +94,19 @@ class PolicyBase(nn.Module, ABC):
         """Return actions as the environment takes them; this is how a trained policy is used.
 
         Args:
-            obs: [B, ...]. Observations, as the environment returns them.
+            obs: [B, ...]. Observations, as the environment returns them; what isn't in `acting_spec` may be
+                absent, and there are no values then.
             state: [B, ...]. What the last call returned; None at the start of an episode.
             deterministic: Whether to take the distribution's deterministic sample instead of a random one.
 
         Raises:
-            ValueError: If the observations don't fit `observation_spec`.
+            ValueError: If the observations don't fit `observation_spec`, or `acting_spec`.
         """
-        num_rows, state_spec = specs.num_rows(obs), self.state_spec
-        if problem := specs.mismatch(obs, self.observation_spec, num_rows, "obs"):
-            raise ValueError(specs.single(obs, self.observation_spec, "obs") or problem)
+        num_rows, state_spec, spec = specs.num_rows(obs), self.state_spec, self.observation_spec
+        if self._lacks_values(obs):
+            spec, obs = self.acting_spec, obs.exclude(*(path for path in self._for_values if has(obs, path)))
+        if problem := specs.mismatch(obs, spec, num_rows, "obs"):
+            raise ValueError(specs.single(obs, spec, "obs") or problem)
         if state is None:
             state = self.initial_state(num_rows)
         elif state_spec is not None and (problem := specs.mismatch(state, state_spec, num_rows, "state")):
@@ -108,7 +116,7 @@ class PolicyBase(nn.Module, ABC):
     @torch.no_grad()
     def sample(self, obs: Batch, state: TensorDict | None, *, deterministic: bool = False) -> PolicyStep:
         """Return what `act` does, unchecked."""
-        features, values, state = self.forward_step(obs, state)
+        features, values, state = self.acting_step(obs, state)
         drawn, logp, actions = self.draw(features, deterministic=deterministic)
         return PolicyStep(*detached((actions, logp, values, state, drawn)))
 
@@ -117,6 +125,20 @@ class PolicyBase(nn.Module, ABC):
     ) -> tuple[TensorDict, Tensor, TensorDict | None]:
         """Return features [B, ...], values [B, 1] and the next state for observations [B, ...]."""
         return self._step(self.normalize(obs), state)
+
+    def acting_step(
+        self, obs: Batch, state: TensorDict | None
+    ) -> tuple[TensorDict, Tensor | None, TensorDict | None]:
+        """Return what `forward_step` does; no values where observations lack what only those need."""
+        if not self._lacks_values(obs):
+            return self.forward_step(obs, state)
+        known = obs if self.normalizer is None else self.normalizer(obs, self.acting_spec)
+        features, state = self._features(known, state)
+        return features, None, state
+
+    def _lacks_values(self, obs: Batch) -> TypeGuard[TensorDict]:
+        """Return whether observations lack something that only values need."""
+        return isinstance(obs, TensorDict) and not all(has(obs, path) for path in self._for_values)
 
     def draw(self, features: TensorDict, *, deterministic: bool = False) -> tuple[Any, Tensor, Any]:
         """Return what is drawn [B, *A], its log-probability [B, 1], and the actions it makes [B, *A]."""
@@ -167,6 +189,10 @@ class PolicyBase(nn.Module, ABC):
     @abstractmethod
     def _step(self, obs: Batch, state: TensorDict | None) -> tuple[TensorDict, Tensor, TensorDict | None]:
         """Return what `forward_step` does, for normalized observations."""
+
+    @abstractmethod
+    def _features(self, obs: Batch, state: TensorDict | None) -> tuple[TensorDict, TensorDict | None]:
+        """Return features [B, ...] and the next state for normalized observations of `acting_spec`."""
 
     @abstractmethod
     def _sequences(

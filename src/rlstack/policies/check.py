@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from .. import specs
 from ..common.random_state import keep_random_state
 from ..common.serialization import is_dense
 from ..common.types import Batch, PolicyStep
+from ..models.keys import left_out
 from .policy import Policy, RecurrentPolicy
 
 _ROWS = 2
@@ -34,7 +36,8 @@ def check_policy(policy: Policy | RecurrentPolicy) -> None:
         problem = next(_problems(policy, obs), None)
         if problem:
             raise ValueError(f"{problem} (tried with {_ROWS} rows of zeros)")
-        if problem := next(_differences(policy, _random_obs(policy.observation_spec, device)), None):
+        obs = _random_obs(policy.observation_spec, device)
+        if problem := next(chain(_differences(policy, obs), _needs(policy, obs)), None):
             raise ValueError(f"{problem} (tried with {_ROWS} random rows)")
 
 
@@ -148,13 +151,62 @@ def _results(policy: Policy | RecurrentPolicy, obs: Batch, state: TensorDict | N
     return {**found, "the value": values}
 
 
+def _needs(policy: Policy | RecurrentPolicy, obs: Any) -> Iterator[str]:
+    """Yield how acting on what `policy_keys` name alone is not the same as acting on everything.
+
+    It takes two steps: what a memory has kept shows in the second one.
+    """
+    others = list(left_out(policy.observation_spec, policy.acting_spec))
+    if not others:
+        return
+    model, known = type(policy.model).__name__, obs.exclude(*others)
+    if problem := _wrong_features(policy, known):
+        yield problem
+        return
+    state = acting = policy.initial_state(_ROWS)
+    for _ in range(2):
+        with _raising(policy):
+            features, _, state = policy.forward_step(obs, state)
+        with _raising(policy, "policy_features"):
+            found, _, acting = policy.acting_step(known, acting)
+        mine, theirs = dict(specs.named(features)), dict(specs.named(found))
+        if mine.keys() != theirs.keys():
+            yield f"policy_features of {model} returned {sorted(theirs)}, forward returned {sorted(mine)}"
+            return
+        for name, value in mine.items():
+            if value.shape != theirs[name].shape or not _is_close(value, theirs[name]):
+                yield (
+                    f"the feature {name} of {model} isn't the same from policy_features, which knows only "
+                    f"policy_keys: let {model}.forward make features from nothing else, and in the same way"
+                )
+
+
+def _wrong_features(policy: Policy | RecurrentPolicy, known: Any) -> str | None:
+    """Return in one sentence what is wrong with the form of what `policy_features` returns."""
+    name, state = f"policy_features of {type(policy.model).__name__}", policy.initial_state(_ROWS)
+    with _raising(policy, "policy_features"):
+        if state is None:
+            outputs, batch, expected = policy.model.policy_features(known), [_ROWS], "features"
+        else:
+            outputs = policy.model.policy_features(known.unsqueeze(1), state)
+            batch, expected = [_ROWS, 1], "(features, state)"
+    features, *states = outputs if isinstance(outputs, tuple) else (outputs,)
+    if len(states) != (state is not None):
+        return f"{name} returned {specs.describe(outputs)}, expected {expected}"
+    if not isinstance(features, TensorDict) or list(features.batch_size) != batch:
+        got = specs.describe(features)
+        return f"features from {name} is {got}, expected a TensorDict with batch_size={batch}"
+    problems = (specs.mismatch(each, policy.state_spec, _ROWS, f"state from {name}") for each in states)
+    return next((problem for problem in problems if problem), None)
+
+
 @contextmanager
-def _raising(policy: Policy | RecurrentPolicy) -> Iterator[None]:
+def _raising(policy: Policy | RecurrentPolicy, method: str = "forward") -> Iterator[None]:
     """Say of whatever the model raises that it does."""
     try:
         yield
     except Exception as error:
-        said = f"{type(policy.model).__name__}.forward raised {type(error).__name__}: {error}"
+        said = f"{type(policy.model).__name__}.{method} raised {type(error).__name__}: {error}"
         raise ValueError(f"{said} (in the trial before training)") from error
 
 

@@ -143,12 +143,20 @@ class ObservationNormalizer(nn.Module):
         for path, moments in zip(self._paths, self.moments, strict=True):
             moments.update(obs if isinstance(obs, Tensor) else obs[path], counted)  # type: ignore[operator]
 
-    def forward(self, obs: Batch) -> Batch:
-        """Return observations [..., *shape] with their real and integer leaves normalized."""
+    def forward(self, obs: Batch, known: specs.TensorSpec | None = None) -> Batch:
+        """Return observations [..., *shape] with their real and integer leaves normalized.
+
+        Args:
+            obs: [..., *shape]. Observations.
+            known: Of the part of them to normalize, others may be absent; None is all.
+        """
         normalized = obs if isinstance(obs, Tensor) else obs.copy()
         parts = list(zip(self._paths, self.moments, strict=True))
         if self._scales_integers:
             parts += zip(self._integer_paths, self._ranges, strict=True)
+        if known is not None:
+            paths = {path for path, _ in specs.leaves(known)}
+            parts = [(path, part) for path, part in parts if path in paths]
         for path, part in parts:
             if isinstance(obs, Tensor):
                 return part.normalize(obs)  # type: ignore[operator]

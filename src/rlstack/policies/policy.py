@@ -38,6 +38,9 @@ class Policy(PolicyBase):
         features, values = self.model(obs)
         return specs.upcast_half(features), specs.upcast_half(values), None
 
+    def _features(self, obs: Batch, state: TensorDict | None) -> tuple[TensorDict, None]:
+        return specs.upcast_half(self.model.policy_features(obs)), None
+
     def _sequences(
         self, obs: Batch, state: TensorDict | None, breaks: Breaks | None
     ) -> tuple[TensorDict, Tensor]:
@@ -67,6 +70,10 @@ class RecurrentPolicy(PolicyBase):
             specs.upcast_half(values.squeeze(1)),
             specs.upcast_half(state),
         )
+
+    def _features(self, obs: Batch, state: TensorDict | None) -> tuple[TensorDict, TensorDict]:
+        features, state = self.model.policy_features(obs.unsqueeze(1), state)
+        return specs.upcast_half(features.squeeze(1)), specs.upcast_half(state)
 
     def _sequences(
         self, obs: Batch, state: TensorDict | None, breaks: Breaks | None

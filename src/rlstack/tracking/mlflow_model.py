@@ -26,8 +26,8 @@ _NAME = "policy"
 class Acting(nn.Module):
     """What a policy does with observations, tensors in and tensors out.
 
-    It is called with the leaves of the observations, then those of the recurrent state, [N, ...] each, as
-    `rlstack.specs.leaves` orders them; it returns actions, and the next state if there is one.
+    It is called with the leaves of the observations that acting needs, then those of the recurrent state,
+    [N, ...] each, as `rlstack.specs.leaves` orders them; it returns actions, and the next state if any.
 
     Args:
         policy: The policy.
@@ -36,7 +36,7 @@ class Acting(nn.Module):
     def __init__(self, policy: Policy | RecurrentPolicy) -> None:
         super().__init__()
         self.policy = policy
-        self.inputs = [*_names("obs", policy.observation_spec)]
+        self.inputs = [*_names("obs", policy.acting_spec)]
         self.outputs = [*_names("action", policy.action_spec)]
         if policy.state_spec is not None:
             self.inputs += _names("state", policy.state_spec)
@@ -53,10 +53,10 @@ class Acting(nn.Module):
 
     def _act(self, *inputs: Tensor) -> Any:
         policy = self.policy
-        count = len(list(specs.leaves(policy.observation_spec)))
-        obs = _assemble(policy.observation_spec, inputs[:count])
+        count = len(list(specs.leaves(policy.acting_spec)))
+        obs = _assemble(policy.acting_spec, inputs[:count])
         state = None if policy.state_spec is None else _assemble(policy.state_spec, inputs[count:])
-        features, _, state = policy.forward_step(obs, state)
+        features, _, state = policy.acting_step(obs, state)
         _, _, actions = policy.draw(features, deterministic=True)
         outputs = _leaves(policy.action_spec, actions)
         if policy.state_spec is not None:
@@ -134,7 +134,7 @@ def _signature(acting: Acting, inputs: tuple[Tensor, ...]) -> Any:
 def _example(policy: Policy | RecurrentPolicy) -> tuple[Tensor, ...]:
     """Return zeros for all that a policy is given."""
     device = torch.device("cpu")
-    parts = [*_leaves(policy.observation_spec, specs.zeros(policy.observation_spec, (_ROWS,), device))]
+    parts = [*_leaves(policy.acting_spec, specs.zeros(policy.acting_spec, (_ROWS,), device))]
     if policy.state_spec is not None:
         parts += _leaves(policy.state_spec, policy.initial_state(_ROWS))
     return tuple(parts)

@@ -94,7 +94,7 @@ class KernelBackend(Backend):
     ) -> tuple[Tensor, Tensor, TensorDict | None]:
         """Return the head's output, the values and the next state for one block of observations [N, ...]."""
         with unoptimized():
-            output, values = kernel.forward(self._encode(obs).unsqueeze(1), state)
+            output, values = kernel.forward([each.unsqueeze(1) for each in self._encode(obs)], state)
             return output, values, kernel.state()
 
     def gradient(self, sequences: Sequences, index: slice | Tensor, entropy_coeff: float | Tensor) -> Tensor:
@@ -149,7 +149,7 @@ class KernelBackend(Backend):
     def _descend(
         self,
         thread: int,
-        vectors: Tensor,
+        vectors: list[Tensor],
         state: TensorDict | None,
         breaks: Breaks | None,
         targets: Targets,
@@ -176,6 +176,8 @@ class KernelBackend(Backend):
         logp, entropy, values = said
         return Evaluation(logp, values, entropy)
 
-    def _encode(self, obs: Batch) -> Tensor:
-        """Return observations as the kernels take them: one vector each."""
-        return self.policy.model.encoder(self.policy.normalize(obs))
+    def _encode(self, obs: Batch) -> list[Tensor]:
+        """Return observations as the kernels take them: vectors for policy and values, or for both."""
+        model, obs = self.policy.model, self.policy.normalize(obs)
+        encoders = (model.encoder, model.value_encoder)
+        return [encoder(obs) for encoder in encoders if encoder is not None]

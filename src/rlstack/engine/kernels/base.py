@@ -8,7 +8,7 @@ one thread at a time; the parameters are the model's own.
 import sys
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import cache
 from typing import Any
@@ -40,13 +40,14 @@ class Kernel(ABC):
         """Take in the parameters; called after each change and before the next pass."""
 
     @abstractmethod
-    def forward(self, vectors: Tensor, state: TensorDict | None) -> tuple[Tensor, Tensor]:
+    def forward(self, vectors: Sequence[Tensor], state: TensorDict | None) -> tuple[Tensor, Tensor]:
         """Return what the head's linear layer puts out, [k, N · L], and the values [1, N · L].
 
         Rows lie along the last dimension: operations on few outputs are fast that way.
 
         Args:
-            vectors: [N, L, size]. Encoded observations.
+            vectors: [N, L, size]. Encoded observations: as the policy and as the values need them, or one for
+                both.
             state: [N, ...]. Recurrent state before the first step; None if feedforward.
         """
 
@@ -57,7 +58,7 @@ class Kernel(ABC):
     @abstractmethod
     def forward_backward(
         self,
-        vectors: Tensor,
+        vectors: Sequence[Tensor],
         state: TensorDict | None,
         output_gradient: Callable[[Tensor], Tensor],
         value_gradient: Callable[[Tensor], Tensor],

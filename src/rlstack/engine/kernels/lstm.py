@@ -1,6 +1,6 @@
 """Long short-term memories, written out."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, final
 
 import torch
@@ -12,7 +12,7 @@ from .base import Kernel, add_gradient, add_product, head_output, script, spread
 
 @final
 class LSTMKernel(Kernel):
-    """Of the default recurrent models."""
+    """Of the default recurrent models with one memory."""
 
     def __init__(self, model: Any, rows: int, dtype: torch.dtype) -> None:
         super().__init__(model, rows, dtype)
@@ -31,11 +31,11 @@ class LSTMKernel(Kernel):
         )
 
     def forward(
-        self, vectors: Tensor, state: TensorDict | None, ended: Tensor | None = None
+        self, vectors: Sequence[Tensor], state: TensorDict | None, ended: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """Return the head's output [k, N · L] and the values [1, N · L]."""
         assert state is not None
-        steps = vectors.transpose(0, 1)
+        steps = vectors[0].transpose(0, 1)
         by_step = None if ended is None else ended.t().unsqueeze(-1)
         for layer, cell in enumerate(self._cells):
             steps = cell.forward(steps, state["hidden"][:, layer], state["cell"][:, layer], by_step)
@@ -52,7 +52,7 @@ class LSTMKernel(Kernel):
 
     def forward_backward(
         self,
-        vectors: Tensor,
+        vectors: Sequence[Tensor],
         state: TensorDict | None,
         output_gradient: Callable[[Tensor], Tensor],
         value_gradient: Callable[[Tensor], Tensor],

@@ -1,6 +1,6 @@
 """Multilayer perceptrons, written out."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, final
 
 import torch
@@ -33,17 +33,17 @@ class MLPKernel(Kernel):
         self._policy.prepare()
         self._value.prepare()
 
-    def forward(self, vectors: Tensor, state: TensorDict | None) -> tuple[Tensor, Tensor]:
+    def forward(self, vectors: Sequence[Tensor], state: TensorDict | None) -> tuple[Tensor, Tensor]:
         """Return the head's output [k, N · L] and the values [1, N · L]."""
         rows = self._rows(vectors)
-        return self._policy.forward(rows), self._value.forward(rows)
+        return self._policy.forward(rows[0]), self._value.forward(rows[-1])
 
     def state(self) -> None:
         """Return None: there is no state."""
 
     def forward_backward(
         self,
-        vectors: Tensor,
+        vectors: Sequence[Tensor],
         state: TensorDict | None,
         output_gradient: Callable[[Tensor], Tensor],
         value_gradient: Callable[[Tensor], Tensor],
@@ -51,13 +51,12 @@ class MLPKernel(Kernel):
     ) -> None:
         """Run one network forward and backward, then the other."""
         rows = self._rows(vectors)
-        self._policy.forward_backward(rows, output_gradient)
-        self._value.forward_backward(rows, value_gradient)
+        self._policy.forward_backward(rows[0], output_gradient)
+        self._value.forward_backward(rows[-1], value_gradient)
 
-    def _rows(self, vectors: Tensor) -> Tensor:
+    def _rows(self, vectors: Sequence[Tensor]) -> list[Tensor]:
         """Return vectors [N, L, size] as rows [N · L, size] of the dtype that is computed in."""
-        rows = vectors.flatten(0, 1)
-        return rows if rows.dtype == self.dtype else rows.to(self.dtype)
+        return [each.flatten(0, 1).to(self.dtype) for each in vectors]
 
 
 class _Chain:

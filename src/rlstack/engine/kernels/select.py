@@ -34,10 +34,12 @@ def kernel_class(policy: Policy | RecurrentPolicy, *, amp: bool) -> type[Kernel]
         # Cells in 16 bits would lose what they remember.
         lstm = model.lstm
         plain_lstm = type(lstm) is nn.LSTM and lstm.bias and not lstm.bidirectional and not lstm.proj_size
+        plain_lstm = plain_lstm and model.value_encoder is None
         cls, expected = LSTMKernel, not amp and plain_lstm and type(model.value) is nn.Linear
     else:
         return None
-    own = type(model.encoder) is ObservationEncoder and not has_hooks(model)
+    encoders = [each for each in (model.encoder, model.value_encoder) if each is not None]
+    own = all(type(each) is ObservationEncoder for each in encoders) and not has_hooks(model)
     parameters = list(model.parameters())
     plain = all(type(p) is nn.Parameter and p.requires_grad and not p._backward_hooks for p in parameters)
     # Gradients are parts of one flat tensor, in their order; a fused optimizer takes parameters to be so too.
