@@ -26,7 +26,7 @@ class Work:
     recurrent: bool = False
     """One LSTM of 256 with two linear heads, sequences of 4 steps, instead of the two networks."""
     ending: float = 0.0
-    """Share of the rows whose episodes end in a step, every second of them broken off; rlstack alone has it."""
+    """Share of the rows whose episodes end in a step, half of them broken off; rlstack alone has it."""
     options: dict[str, Any] = field(default_factory=dict)
     """Hyperparameters of rlstack's own."""
     warm_up: int = 1
