@@ -84,6 +84,10 @@ class Hparams:
     """Draw minibatches in random order; the whole buffer as one minibatch is never shuffled."""
     clip_param: _Positive = 0.2
     """How far the policy ratio may leave 1 before its gradient is cut."""
+    clip_param_schedule: Schedule | None = None
+    """`clip_param` over environment steps, as `lr_schedule`."""
+    clip_param_schedule_kind: Kind = "step"
+    """Whether `clip_param` jumps from entry to entry or is interpolated between them."""
     vf_clip_param: _Positive | None = 5.0
     """How far a value may move from the collected one, in units of scaled rewards; None doesn't clip."""
     dual_clip_param: Annotated[float, Field(gt=1)] | None = None
@@ -128,12 +132,16 @@ class Hparams:
         for name, schedule in (
             ("lr_schedule", self.lr_schedule),
             ("entropy_coeff_schedule", self.entropy_coeff_schedule),
+            ("clip_param_schedule", self.clip_param_schedule),
         ):
             if schedule is not None:
                 try:
                     StepScheduler(schedule)
                 except (TypeError, ValueError) as error:
                     raise ValueError(f"{name}: {error}") from None
+        least = min((value for _, value in self.clip_param_schedule or ()), default=0.0)
+        if least < 0:
+            raise ValueError(f"clip_param_schedule has the value {least}, expected none below 0")
 
     @classmethod
     def parse(cls, values: Mapping[str, Any]) -> Self:

@@ -37,6 +37,8 @@ class HparamsDict(TypedDict, total=False):
     num_sgd_iters: int
     shuffle_minibatches: bool
     clip_param: float
+    clip_param_schedule: Schedule | None
+    clip_param_schedule_kind: Kind
     vf_clip_param: float | None
     dual_clip_param: float | None
     vf_coeff: float

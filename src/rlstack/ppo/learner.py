@@ -16,6 +16,7 @@ from ..common.metrics import read_back
 from ..hparams import Hparams
 from ..policies.file import plain_name
 from .backend import Backend
+from .coefficients import Coefficients
 from .losses import PPOLoss
 from .optimizers import OptimizerOptions, lay_out, make_optimizer
 from .rollout_buffer import Sequences
@@ -65,9 +66,17 @@ class Learner:
         self.options = OptimizerOptions(self.optimizer)
         self.capturable = self.gated and self.options.lr is not None
         """Whether optimizer steps read nothing from the host, and can be recorded."""
-        # What a schedule changes is a tensor where steps may be recorded: a recording reads it each time.
         self._reads_wait = reads_wait(device)
-        self.entropy_coeff: float | Tensor = torch.zeros((), device=device) if self._reads_wait else 0.0
+        # A tensor where steps may be recorded or compiled: those read it each time.
+        tensors = self._reads_wait or hparams.engine == "compile"
+        entropy_coeff, clip_param = (
+            torch.tensor(float(value), device=device) if schedule is not None and tensors else value
+            for value, schedule in (
+                (hparams.entropy_coeff, hparams.entropy_coeff_schedule),
+                (hparams.clip_param, hparams.clip_param_schedule),
+            )
+        )
+        self.coefficients = Coefficients(entropy_coeff, clip_param)
         self.lr_scale = 1.0
         """What learning rates have been multiplied by: less than 1 after training had to be taken back."""
         self.skipped_steps = 0
@@ -79,18 +88,20 @@ class Learner:
         self._records: list[Tensor] = []
         self._alive = torch.ones((), dtype=torch.bool, device=device)
 
-    def begin(self, *, lr: float | None, entropy_coeff: float) -> float:
+    def begin(self, *, lr: float | None, coefficients: Coefficients) -> float:
         """Start the optimizer steps of one update; return the learning rate.
 
         Args:
             lr: As its schedule says; None leaves the optimizer's own, which may be set by hand.
-            entropy_coeff: Weight of the entropy bonus.
+            coefficients: Of the loss, as their schedules say.
         """
         rate = self.options.keep() if lr is None else self.options.schedule(self.lr_scale * lr)
-        if isinstance(self.entropy_coeff, Tensor):
-            self.entropy_coeff.fill_(entropy_coeff)
-        else:
-            self.entropy_coeff = entropy_coeff
+        self.coefficients = Coefficients(
+            *(
+                place.fill_(value) if isinstance(place, Tensor) else value
+                for place, value in zip(self.coefficients, coefficients, strict=True)
+            )
+        )
         self.updates += 1
         self.warm = bool(self._records)
         self._records.clear()
@@ -117,7 +128,7 @@ class Learner:
 
     def gradient(self, sequences: Sequences, index: slice | Tensor) -> Tensor:
         """Put the gradient of the loss of some sequences into the parameters; return the losses, [6]."""
-        return self.backend.gradient(sequences, index, self.entropy_coeff)
+        return self.backend.gradient(sequences, index, self.coefficients)
 
     def follow(self, backend: Backend) -> None:
         """Update from now on what these passes train; what was trained before keeps the optimizer's state.
