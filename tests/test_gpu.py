@@ -92,6 +92,7 @@ def test_nothing_waits_for_the_device_inside(algorithm_cls, target_kl_div, optim
         DiscreteDummyEnv,
         device,
         target_kl_div=target_kl_div,
+        adaptive_lr=target_kl_div,
         optimizer_cls=optimizer_cls,
         engine="eager",
     )

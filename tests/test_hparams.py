@@ -24,6 +24,7 @@ CONTRACT = {
     "enable_amp": False,
     "lr_schedule": None,
     "lr_schedule_kind": "step",
+    "adaptive_lr": None,
     "entropy_coeff": 0.0,
     "entropy_coeff_schedule": None,
     "entropy_coeff_schedule_kind": "step",

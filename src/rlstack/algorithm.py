@@ -140,7 +140,7 @@ class _PPO(ABC):
             monitors = self._executor.estimate()
             sequences, total = self._sequences, len(self._sequences)
             size = total if hp.accumulate_grads else hp.minibatch_size(total)
-            lr = self.learner.begin(lr=scheduled, coefficients=coefficients)
+            self.learner.begin(lr=scheduled, coefficients=coefficients)
             for _ in range(hp.num_sgd_iters):
                 for index in minibatches(total, size, shuffle=hp.shuffle_minibatches, device=self.device):
                     if not self.learner.cancelled:
@@ -151,7 +151,6 @@ class _PPO(ABC):
         self._horizon_watch.look(stats[metrics.BOOTSTRAP_GAP], is_last=self.collector.is_last)
         return {
             **stats,
-            "coefficients/lr": lr,
             "coefficients/entropy": float(coefficients.entropy_coeff),
             "coefficients/clip_param": float(coefficients.clip_param),
             "coefficients/vf": hp.vf_coeff,

@@ -28,6 +28,7 @@ class HparamsDict(TypedDict, total=False):
     enable_amp: bool
     lr_schedule: Schedule | None
     lr_schedule_kind: Kind
+    adaptive_lr: float | None
     entropy_coeff: float
     entropy_coeff_schedule: Schedule | None
     entropy_coeff_schedule_kind: Kind

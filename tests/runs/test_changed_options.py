@@ -37,6 +37,7 @@ USED = {
     "accumulate_grads": True,
     "enable_amp": True,
     "lr_schedule": [(0, 0.1)],
+    "adaptive_lr": 1.0,
     "entropy_coeff": 0.5,
     "entropy_coeff_schedule": [(0, 0.7)],
     "gae_lambda": 0.1,
