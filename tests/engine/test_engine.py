@@ -67,7 +67,7 @@ MODES = [
     {"clip_param_schedule": [(0, 0.2), (96, 1e-4)], "clip_param_schedule_kind": "interp", **FAST},
     {"adaptive_lr": 1e-4},
     {"adaptive_lr": 1e-4, "optimizer_config": {"lr": 1e-3, "value": {"lr": 3e-3, "betas": (0.8, 0.9)}}},
-    {"adaptive_lr": 1e-4, "optimizer_cls": torch.optim.SGD},
+    {"adaptive_lr": 1e-4, "optimizer_cls": torch.optim.Adagrad},
     {"normalize_observations": True, "max_grad_norm": 0.01},
     {"optimizer_cls": torch.optim.AdamW},
     {"optimizer_cls": torch.optim.SGD, "optimizer_config": {"momentum": 0.9}},

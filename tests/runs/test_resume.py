@@ -114,6 +114,8 @@ class Remembers(torch.optim.SGD):
         {"optimizer_cls": torch.optim.RMSprop},
         {"optimizer_cls": torch.optim.Rprop},
         {"engine": "eager"},
+        {"adaptive_lr": 1e-3},
+        {"adaptive_lr": 1e-3, "optimizer_config": {"value": {"lr": 3e-3, "betas": (0.8, 0.9)}}},
         {"clip_param_schedule": [(0, 0.2), (300, 0.01)], "clip_param_schedule_kind": "interp"},
         {"entropy_coeff_schedule": [(0, 0.1), (200, 0.0)], "env_config": {"length": 0.7}},
     ],
