@@ -23,11 +23,11 @@ GOOD: dict[str, Any] = {
     "trainer": {"checkpoint_config": {"keep": 2}, "steps_per_eval": 3},
 }
 COUNTS = ["horizon", "num_envs", "num_sgd_iters", "sgd_minibatch_size", "grad_block_size"]
-POSITIVE = ["clip_param", "max_grad_norm", "target_kl_div", "vf_clip_param"]
+POSITIVE = ["adaptive_lr", "clip_param", "max_grad_norm", "target_kl_div", "vf_clip_param"]
 FRACTIONS = ["gae_lambda", "gamma"]
 SWITCHES = ["accumulate_grads", "enable_amp", "normalize_rewards", "shuffle_minibatches"]
 CLASSES = ["model_cls", "optimizer_cls", "distribution_cls"]
-SCHEDULES = ["lr_schedule", "entropy_coeff_schedule"]
+SCHEDULES = ["lr_schedule", "entropy_coeff_schedule", "clip_param_schedule"]
 OPTIONS = ["env_config", "model_config", "optimizer_config"]
 CHOICES = ["engine", "matmul_precision", "lr_schedule_kind"]
 

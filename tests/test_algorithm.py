@@ -33,7 +33,7 @@ COLLECT_KEYS = {
 }
 COLLECT_KEYS |= {"env/resets", "env/steps", "profiling/collect_ms"}
 STEP_KEYS = {f"losses/{name}" for name in ("policy", "vf", "entropy", "total")}
-STEP_KEYS |= {f"coefficients/{name}" for name in ("entropy", "vf", "lr")}
+STEP_KEYS |= {f"coefficients/{name}" for name in ("entropy", "vf", "lr", "clip_param")}
 STEP_KEYS |= {f"monitors/{name}" for name in ("kl_div", "clip_fraction", "explained_variance", "grad_norm")}
 STEP_KEYS |= {"profiling/step_ms", "monitors/bootstrap_gap"}
 
@@ -257,10 +257,12 @@ class TestSchedules:
         algorithm = Algorithm(
             DiscreteDummyEnv, **BASE, lr_schedule=[(0, 1e-2), (128, 1e-3)],
             entropy_coeff_schedule=[(64, 0.0), (192, 1.0)], entropy_coeff_schedule_kind="interp",
+            clip_param_schedule=[(0, 0.3), (256, 0.1)], clip_param_schedule_kind="interp",
         )  # fmt: skip
         stats = [update(algorithm) for _ in range(3)]
         assert [s["coefficients/lr"] for s in stats] == [1e-2, 1e-3, 1e-3]
         assert [s["coefficients/entropy"] for s in stats] == [0.0, 0.5, 1.0]
+        assert [s["coefficients/clip_param"] for s in stats] == pytest.approx([0.25, 0.2, 0.15])
         assert algorithm.learner.optimizer.param_groups[0]["lr"] == 1e-3
 
     def test_constants(self):
@@ -268,6 +270,7 @@ class TestSchedules:
             DiscreteDummyEnv, **BASE, optimizer_config={"lr": 0.02}, entropy_coeff=0.3, vf_coeff=0.7
         )
         stats = update(algorithm)
+        assert stats["coefficients/clip_param"] == 0.2
         assert (stats["coefficients/lr"], stats["coefficients/entropy"], stats["coefficients/vf"]) == (
             0.02,
             0.3,

@@ -92,6 +92,7 @@ def test_nothing_waits_for_the_device_inside(algorithm_cls, target_kl_div, optim
         DiscreteDummyEnv,
         device,
         target_kl_div=target_kl_div,
+        adaptive_lr=target_kl_div,
         optimizer_cls=optimizer_cls,
         engine="eager",
     )
@@ -100,7 +101,7 @@ def test_nothing_waits_for_the_device_inside(algorithm_cls, target_kl_div, optim
     collector.begin(None)
     advantages.begin(anew=True)
     sequences = Sequences(collector.buffer)
-    learner.begin(lr=1e-3, entropy_coeff=0.0)
+    learner.begin(lr=1e-3, coefficients=learner.coefficients)
     with refusing_to_wait(device):
         collector.rollout(deterministic=False)
         advantages.sum_rewards()

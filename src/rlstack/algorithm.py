@@ -21,6 +21,7 @@ from .policies.file import state_of
 from .policies.policy import Policy, RecurrentPolicy
 from .policies.watch import PolicyWatch
 from .ppo.advantages import AdvantageEstimator
+from .ppo.coefficients import Schedules
 from .ppo.collector import Collector
 from .ppo.horizon_watch import HorizonWatch
 from .ppo.learner import Learner
@@ -29,7 +30,6 @@ from .ppo.memory import memory_advice
 from .ppo.params import describe_params
 from .ppo.precision import without_emulation
 from .ppo.rollout_buffer import Sequences, minibatches
-from .schedulers import scheduler
 
 _log = logging.getLogger(__name__)
 
@@ -68,12 +68,7 @@ class _PPO(ABC):
         self._executor = make_executor(self.collector, self.learner, self.advantages)
         self._watch = PolicyWatch(self.policy)
         self._horizon_watch = HorizonWatch(self.hparams, getattr(self.env, "max_horizon", None))
-        hp = self.hparams
-        self.lr_scheduler = hp.lr_schedule and scheduler(0.0, hp.lr_schedule, hp.lr_schedule_kind)
-        """None leaves the optimizer's own learning rate, which may be set by hand."""
-        self.entropy_scheduler = scheduler(
-            hp.entropy_coeff, hp.entropy_coeff_schedule, hp.entropy_coeff_schedule_kind
-        )
+        self._schedules = Schedules(self.hparams)
         self.env_steps = 0
         """Transitions of all environments so far."""
         self._buffered = False
@@ -139,13 +134,13 @@ class _PPO(ABC):
         if not self._buffered:
             raise RuntimeError("step() has no transitions to learn from: call collect() before each step()")
         start, hp = time.perf_counter(), self.hparams
-        scheduled = self.lr_scheduler(self.env_steps) if self.lr_scheduler else None
-        entropy_coeff = self.entropy_scheduler(self.env_steps)
+        scheduled = self._schedules.lr(self.env_steps)
+        coefficients = self._schedules.coefficients(self.env_steps)
         with self.backend.threads(hp.num_envs * hp.horizon), memory_advice(hp, "step"):
             monitors = self._executor.estimate()
             sequences, total = self._sequences, len(self._sequences)
             size = total if hp.accumulate_grads else hp.minibatch_size(total)
-            lr = self.learner.begin(lr=scheduled, entropy_coeff=entropy_coeff)
+            self.learner.begin(lr=scheduled, coefficients=coefficients)
             for _ in range(hp.num_sgd_iters):
                 for index in minibatches(total, size, shuffle=hp.shuffle_minibatches, device=self.device):
                     if not self.learner.cancelled:
@@ -156,8 +151,8 @@ class _PPO(ABC):
         self._horizon_watch.look(stats[metrics.BOOTSTRAP_GAP], is_last=self.collector.is_last)
         return {
             **stats,
-            "coefficients/lr": lr,
-            "coefficients/entropy": entropy_coeff,
+            "coefficients/entropy": float(coefficients.entropy_coeff),
+            "coefficients/clip_param": float(coefficients.clip_param),
             "coefficients/vf": hp.vf_coeff,
             "profiling/step_ms": 1e3 * (time.perf_counter() - start),
         }

@@ -57,15 +57,21 @@ class Hparams:
     """Class of the optimizer, one that takes dense gradients of any shape; it is tried when it is made."""
     optimizer_config: dict[str, Any] | None = None
     """Options handed to `optimizer_cls`, with `lr` 1e-3 by default; without a schedule, `lr` may be set on
-    `learner.optimizer` later."""
+    `learner.optimizer` later. Under the name of a part of the model, a child module or parameter of it,
+    options for that alone: `{"lr": 1e-3, "value": {"lr": 3e-3}}`."""
     accumulate_grads: bool = False
     """Make one optimizer step per SGD iteration, from the gradients of all its minibatches."""
     enable_amp: bool = False
     """Run the model in 16 bits where that is safe: bfloat16, else float16 on a GPU and float32 on a CPU."""
     lr_schedule: Schedule | None = None
-    """Learning rate over environment steps, this horizon's included, as (env_steps, value) pairs."""
+    """Learning rate over environment steps, this horizon's included, as (env_steps, value) pairs; those of
+    single parts of the model keep their proportion to `optimizer_config`'s `lr`."""
     lr_schedule_kind: Kind = "step"
     """Whether the learning rate jumps from entry to entry or is interpolated between them."""
+    adaptive_lr: _Positive | None = None
+    """KL estimate to steer the learning rate to, from 1e-5 to 1e-2: before each optimizer step it is
+    multiplied by 1.5 where its minibatch's estimate is below half of this, divided by 1.5 where that is above
+    twice this. Excludes `lr_schedule`; None leaves the rate alone."""
     entropy_coeff: float = 0.0
     """Weight of the entropy bonus in the loss."""
     entropy_coeff_schedule: Schedule | None = None
@@ -84,6 +90,10 @@ class Hparams:
     """Draw minibatches in random order; the whole buffer as one minibatch is never shuffled."""
     clip_param: _Positive = 0.2
     """How far the policy ratio may leave 1 before its gradient is cut."""
+    clip_param_schedule: Schedule | None = None
+    """`clip_param` over environment steps, as `lr_schedule`."""
+    clip_param_schedule_kind: Kind = "step"
+    """Whether `clip_param` jumps from entry to entry or is interpolated between them."""
     vf_clip_param: _Positive | None = 5.0
     """How far a value may move from the collected one, in units of scaled rewards; None doesn't clip."""
     dual_clip_param: Annotated[float, Field(gt=1)] | None = None
@@ -122,18 +132,24 @@ class Hparams:
             raise ValueError(
                 "model excludes model_cls and model_config: give an instance or a class, not both"
             )
+        if self.adaptive_lr is not None and self.lr_schedule is not None:
+            raise ValueError("adaptive_lr excludes lr_schedule: let one of them say the learning rate")
         if self.horizons_per_env_reset < 1 and self.horizons_per_env_reset != -1:
             count = self.horizons_per_env_reset
             raise ValueError(f"horizons_per_env_reset is {count}, expected at least 1, or -1 for once")
         for name, schedule in (
             ("lr_schedule", self.lr_schedule),
             ("entropy_coeff_schedule", self.entropy_coeff_schedule),
+            ("clip_param_schedule", self.clip_param_schedule),
         ):
             if schedule is not None:
                 try:
                     StepScheduler(schedule)
                 except (TypeError, ValueError) as error:
                     raise ValueError(f"{name}: {error}") from None
+        least = min((value for _, value in self.clip_param_schedule or ()), default=0.0)
+        if least < 0:
+            raise ValueError(f"clip_param_schedule has the value {least}, expected none below 0")
 
     @classmethod
     def parse(cls, values: Mapping[str, Any]) -> Self:

@@ -28,6 +28,7 @@ class HparamsDict(TypedDict, total=False):
     enable_amp: bool
     lr_schedule: Schedule | None
     lr_schedule_kind: Kind
+    adaptive_lr: float | None
     entropy_coeff: float
     entropy_coeff_schedule: Schedule | None
     entropy_coeff_schedule_kind: Kind
@@ -37,6 +38,8 @@ class HparamsDict(TypedDict, total=False):
     num_sgd_iters: int
     shuffle_minibatches: bool
     clip_param: float
+    clip_param_schedule: Schedule | None
+    clip_param_schedule_kind: Kind
     vf_clip_param: float | None
     dual_clip_param: float | None
     vf_coeff: float

@@ -26,6 +26,7 @@ from ..helpers import (
 from ..standin import StandIn, like_on_a_gpu, record
 
 BASE = {"num_envs": 8, "horizon": 4, "seed": 5, "device": "cpu", "engine": "eager", "model_config": SMALL}
+FAST = {"optimizer_config": {"lr": 0.02}}
 LSTM = {"model_config": {"hidden_size": 8}, "seq_len": 2}
 
 
@@ -63,6 +64,10 @@ MODES = [
     {"horizons_per_env_reset": -1},
     {"lr_schedule": [(0, 1e-2), (64, 1e-3)], "lr_schedule_kind": "interp"},
     {"entropy_coeff_schedule": [(0, 0.1), (96, 0.0)], "entropy_coeff_schedule_kind": "interp"},
+    {"clip_param_schedule": [(0, 0.2), (96, 1e-4)], "clip_param_schedule_kind": "interp", **FAST},
+    {"adaptive_lr": 1e-4},
+    {"adaptive_lr": 1e-4, "optimizer_config": {"lr": 1e-3, "value": {"lr": 3e-3, "betas": (0.8, 0.9)}}},
+    {"adaptive_lr": 1e-4, "optimizer_cls": torch.optim.Adagrad},
     {"normalize_observations": True, "max_grad_norm": 0.01},
     {"optimizer_cls": torch.optim.AdamW},
     {"optimizer_cls": torch.optim.SGD, "optimizer_config": {"momentum": 0.9}},
@@ -401,3 +406,16 @@ def test_a_gpu_too_small_is_told_what_to_change(phase, advice, monkeypatch):
         torch.OutOfMemoryError, match=rf"too small for {phase}\(\): try {advice}.*enable_amp=True"
     ):
         getattr(algorithm, phase)()
+
+
+def test_what_schedules_change_is_compiled_once():
+    schedule = [(0, 0.1), (10_000, 0.0)]
+    algorithm = Algorithm(
+        DiscreteDummyEnv, **{**BASE, "engine": "compile", "num_sgd_iters": 1},
+        entropy_coeff_schedule=schedule, entropy_coeff_schedule_kind="interp",
+        clip_param_schedule=schedule, clip_param_schedule_kind="interp",
+    )  # fmt: skip
+    update(algorithm)
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        stats = update(algorithm, 2)
+    assert stats["coefficients/clip_param"] == pytest.approx(0.1 * (1 - 96 / 10_000))

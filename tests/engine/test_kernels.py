@@ -103,6 +103,8 @@ MODES = [
     {"vf_clip_param": 0.01, "vf_coeff": 0.3, "optimizer_config": {"lr": 0.02}, "num_sgd_iters": 8},
     {"target_kl_div": 0.001, "optimizer_config": {"lr": 0.02}, "max_grad_norm": 0.01},
     {"horizons_per_env_reset": 2, "lr_schedule": [(0, 1e-2), (400, 1e-3)], "shuffle_minibatches": False},
+    {"clip_param_schedule": [(0, 0.2), (400, 0.01)], "optimizer_config": {"lr": 0.02}},
+    {"adaptive_lr": 1e-3, "optimizer_config": {"lr": 3e-3, "value": {"lr": 1e-2}}, "num_sgd_iters": 8},
     {"horizons_per_env_reset": -1, "optimizer_cls": torch.optim.RMSprop},
 ]
 

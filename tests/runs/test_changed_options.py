@@ -37,6 +37,7 @@ USED = {
     "accumulate_grads": True,
     "enable_amp": True,
     "lr_schedule": [(0, 0.1)],
+    "adaptive_lr": 1.0,
     "entropy_coeff": 0.5,
     "entropy_coeff_schedule": [(0, 0.7)],
     "gae_lambda": 0.1,
@@ -45,6 +46,7 @@ USED = {
     "num_sgd_iters": 1,
     "shuffle_minibatches": False,
     "clip_param": 1e-4,
+    "clip_param_schedule": [(0, 1e-4)],
     "vf_clip_param": 1e-4,
     "dual_clip_param": 1.0001,
     "vf_coeff": 0.1,
@@ -58,6 +60,7 @@ USED = {
 }
 """With them, what is learned is something else."""
 ALONGSIDE = {
+    "clip_param_schedule_kind": ("interp", {"clip_param_schedule": [(0, 0.2), (300, 1e-4)]}),
     "lr_schedule_kind": ("interp", {"lr_schedule": [(0, 0.1), (10_000, 1e-3)]}),
     "entropy_coeff_schedule_kind": ("interp", {"entropy_coeff_schedule": [(0, 0.7), (10_000, 0.0)]}),
 }

@@ -20,6 +20,7 @@ UPDATE_STATS = {
     "grad_norm": "monitors/grad_norm",
     "explained_variance": "monitors/explained_variance",
     "bootstrap_gap": BOOTSTRAP_GAP,
+    "lr": "coefficients/lr",
 }
 """What is known of an update, fields of `PPOLoss` among it, and the names of their statistics."""
 

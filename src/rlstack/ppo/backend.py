@@ -13,6 +13,7 @@ from ..hparams import Hparams
 from ..policies.memory import Breaks
 from ..policies.policy import Policy, RecurrentPolicy
 from ..specs import num_rows
+from .coefficients import Coefficients
 from .losses import PPOLoss, ppo_loss
 from .precision import amp_dtype, autocast_scope, matmul_scope
 from .rollout_buffer import LossInputs, Sequences, count, microbatches
@@ -57,20 +58,19 @@ class Backend(ABC):
         """Return features [B, ...], values [B, 1] and the next state for observations [B, ...]."""
 
     @abstractmethod
-    def gradient(self, sequences: Sequences, index: slice | Tensor, entropy_coeff: float | Tensor) -> Tensor:
+    def gradient(self, sequences: Sequences, index: slice | Tensor, coefficients: Coefficients) -> Tensor:
         """Put the gradient of the loss of some sequences into the parameters; return the losses, [6]."""
 
-    def loss(self, evaluation: Evaluation, loss_inputs: LossInputs, entropy_coeff: float | Tensor) -> PPOLoss:
+    def loss(self, evaluation: Evaluation, loss_inputs: LossInputs, coefficients: Coefficients) -> PPOLoss:
         """Return the loss of rows, given what the policy says of their actions now."""
         hparams = self.hparams
         return ppo_loss(
             **evaluation._asdict(),
             **loss_inputs._asdict(),
-            clip_param=hparams.clip_param,
             vf_clip_param=hparams.vf_clip_param,
             dual_clip_param=hparams.dual_clip_param,
             vf_coeff=hparams.vf_coeff,
-            entropy_coeff=entropy_coeff,
+            **coefficients._asdict(),
         )
 
 
@@ -102,7 +102,7 @@ class EagerBackend(Backend):
             return self._forward(obs, state)
 
     @torch.enable_grad()
-    def gradient(self, sequences: Sequences, index: slice | Tensor, entropy_coeff: float | Tensor) -> Tensor:
+    def gradient(self, sequences: Sequences, index: slice | Tensor, coefficients: Coefficients) -> Tensor:
         """Put the gradient into the parameters, by autograd; return the losses, [6]."""
         for parameter in self.parameters:
             # Kept where they are: a recording writes to them.
@@ -117,7 +117,7 @@ class EagerBackend(Backend):
                 obs, state = sequences.observations(block)
                 loss_inputs = sequences.loss_inputs(block, index)
                 evaluated = obs, sequences.drawn(block), state, sequences.breaks(block)
-                loss = self._losses(*evaluated, loss_inputs, entropy_coeff)
+                loss = self._losses(*evaluated, loss_inputs, coefficients)
                 share = num_rows(obs) / total
                 objective = share * loss.total
                 (objective if self.scaler is None else self.scaler.scale(objective)).backward()
@@ -131,8 +131,8 @@ class EagerBackend(Backend):
         state: TensorDict | None,
         breaks: Breaks | None,
         loss_inputs: LossInputs,
-        entropy_coeff: float | Tensor,
+        coefficients: Coefficients,
     ) -> PPOLoss:
         with self._autocast():
             evaluation = self.policy.evaluate(obs, drawn, state, breaks)
-        return self.loss(evaluation, loss_inputs, entropy_coeff)
+        return self.loss(evaluation, loss_inputs, coefficients)

@@ -16,8 +16,11 @@ from ..common.metrics import read_back
 from ..hparams import Hparams
 from ..policies.file import plain_name
 from .backend import Backend
+from .coefficients import Coefficients
 from .losses import PPOLoss
-from .optimizers import OptimizerOptions, lay_out, make_optimizer
+from .optimizer_options import OptimizerOptions
+from .optimizers import lay_out, make_optimizer
+from .parameter_groups import add_parameters, regroup
 from .rollout_buffer import Sequences
 
 _MAX_SKIPPED_STEPS = 10
@@ -55,19 +58,28 @@ class Learner:
 
     def __init__(self, backend: Backend, hparams: Hparams) -> None:
         self.backend, self.hparams = backend, hparams
-        self.parameters, self.scaler = backend.parameters, backend.scaler
-        device = backend.device
-        self.optimizer, self.example_state = make_optimizer(hparams, self.parameters, device)
+        self.scaler, device = backend.scaler, backend.device
+        self.optimizer, self.example_state = make_optimizer(hparams, self._named_parameters(), device)
+        self.parameters = self._held()
         # torch's fused SGD leaves its momentum uninitialized when its first step is gated.
         momentum = any(group.get("momentum") for group in self.optimizer.param_groups)
         self.gated = bool(getattr(self.optimizer, "_step_supports_amp_scaling", False)) and not momentum
         """Whether the optimizer itself obeys `found_inf`; else the host must read the flag."""
-        self.options = OptimizerOptions(self.optimizer)
-        self.capturable = self.gated and self.options.lr is not None
+        self.options = OptimizerOptions(self.optimizer, hparams)
+        records = "capturable" in self.optimizer.defaults and self.options.places[0] is not None
+        self.capturable = self.gated and records
         """Whether optimizer steps read nothing from the host, and can be recorded."""
-        # What a schedule changes is a tensor where steps may be recorded: a recording reads it each time.
         self._reads_wait = reads_wait(device)
-        self.entropy_coeff: float | Tensor = torch.zeros((), device=device) if self._reads_wait else 0.0
+        # A tensor where steps may be recorded or compiled: those read it each time.
+        tensors = self._reads_wait or hparams.engine == "compile"
+        entropy_coeff, clip_param = (
+            torch.tensor(float(value), device=device) if schedule is not None and tensors else value
+            for value, schedule in (
+                (hparams.entropy_coeff, hparams.entropy_coeff_schedule),
+                (hparams.clip_param, hparams.clip_param_schedule),
+            )
+        )
+        self.coefficients = Coefficients(entropy_coeff, clip_param)
         self.lr_scale = 1.0
         """What learning rates have been multiplied by: less than 1 after training had to be taken back."""
         self.skipped_steps = 0
@@ -79,23 +91,27 @@ class Learner:
         self._records: list[Tensor] = []
         self._alive = torch.ones((), dtype=torch.bool, device=device)
 
-    def begin(self, *, lr: float | None, entropy_coeff: float) -> float:
-        """Start the optimizer steps of one update; return the learning rate.
+    def begin(self, *, lr: float | None, coefficients: Coefficients) -> None:
+        """Start the optimizer steps of one update.
 
         Args:
             lr: As its schedule says; None leaves the optimizer's own, which may be set by hand.
-            entropy_coeff: Weight of the entropy bonus.
+            coefficients: Of the loss, as their schedules say.
         """
-        rate = self.options.keep() if lr is None else self.options.schedule(self.lr_scale * lr)
-        if isinstance(self.entropy_coeff, Tensor):
-            self.entropy_coeff.fill_(entropy_coeff)
+        if lr is None:
+            self.options.keep()
         else:
-            self.entropy_coeff = entropy_coeff
+            self.options.schedule(self.lr_scale * lr)
+        self.coefficients = Coefficients(
+            *(
+                place.fill_(value) if isinstance(place, Tensor) else value
+                for place, value in zip(self.coefficients, coefficients, strict=True)
+            )
+        )
         self.updates += 1
         self.warm = bool(self._records)
         self._records.clear()
         self._alive.fill_(True)
-        return rate
 
     def scale_lr(self, scale: float) -> None:
         """Multiply all learning rates to come, by so much compared with those that were given."""
@@ -117,7 +133,7 @@ class Learner:
 
     def gradient(self, sequences: Sequences, index: slice | Tensor) -> Tensor:
         """Put the gradient of the loss of some sequences into the parameters; return the losses, [6]."""
-        return self.backend.gradient(sequences, index, self.entropy_coeff)
+        return self.backend.gradient(sequences, index, self.coefficients)
 
     def follow(self, backend: Backend) -> None:
         """Update from now on what these passes train; what was trained before keeps the optimizer's state.
@@ -129,21 +145,20 @@ class Learner:
         groups = self.optimizer.param_groups
         for group in groups:
             group["params"] = [parameter for parameter in group["params"] if id(parameter) in present]
-        known = {id(parameter) for group in groups for parameter in group["params"]}
-        groups[0]["params"] += [parameter for parameter in backend.parameters if id(parameter) not in known]
+        add_parameters(self.optimizer, self._named_parameters())
         for parameter in [parameter for parameter in self.optimizer.state if id(parameter) not in present]:
             del self.optimizer.state[parameter]
         for parameter in backend.policy.parameters():
             if not parameter.requires_grad:
                 parameter.grad = None
-        self.parameters = [parameter for group in groups for parameter in group["params"]]
+        self.parameters = self._held()
         lay_out(self.optimizer)
 
     def tensors(self) -> list[Tensor]:
         """Return all that an optimizer step changes."""
         states = [value for state in self.optimizer.state.values() for value in state.values()]
         gradients = [parameter.grad for parameter in self.parameters]
-        every = [*self.parameters, *gradients, *states, self._alive]
+        every = [*self.parameters, *gradients, *states, self._alive, *self.options.changed()]
         return [value for value in every if isinstance(value, Tensor)]
 
     @torch.no_grad()
@@ -158,6 +173,8 @@ class Learner:
         if self.hparams.target_kl_div is not None:
             sound = loss_ok & (kl_div <= 1.5 * self.hparams.target_kl_div)
         tried = self._alive.clone()
+        if self.hparams.adaptive_lr is not None:
+            self.options.adapt(kl_div, tried & loss_ok, self.hparams.adaptive_lr)
         go = tried & sound & grad_ok
         if self.gated:
             self.optimizer.found_inf = (~go).to(torch.float32)  # type: ignore[attr-defined]
@@ -205,9 +222,9 @@ class Learner:
         Raises:
             ValueError: If the optimizer is another one.
         """
-        self._load_parameters(state)
+        optimizer = self._load_parameters(state)
         self.lr_scale = state.get("lr_scale", 1.0)
-        self.options.load(state["optimizer"], state.get("given"), self.lr_scale)
+        self.options.load(optimizer, state.get("given"), self.lr_scale)
         if self.scaler is not None and state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
         self.updates, self.skipped_steps = state["updates"], state["skipped_steps"]
@@ -217,25 +234,29 @@ class Learner:
         """Return the policy's parameters, by the names that they have where nothing is compiled."""
         return {plain_name(name): value for name, value in self.backend.policy.named_parameters()}
 
-    def _load_parameters(self, state: Mapping[str, Any]) -> None:
-        """Freeze what was frozen, and give the optimizer its parameters in the order in which it had them."""
-        if "parameters" not in state:
-            # Until rlstack 0.1.0, what was frozen when the algorithm was made was all that could be.
-            return
+    def _held(self) -> list[torch.nn.Parameter]:
+        """Return the optimizer's parameters, in its order."""
+        return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+
+    def _load_parameters(self, state: Mapping[str, Any]) -> dict[str, Any]:
+        """Freeze what was frozen, give the optimizer its parameters back, and return its state for them."""
         named = self._named_parameters()
-        trained, frozen = ([plain_name(name) for name in state[key]] for key in ("parameters", "frozen"))
-        for name, parameter in named.items():
-            parameter.requires_grad_(name not in frozen)
-        self.parameters = [named[name] for name in trained]
-        if len(self.optimizer.param_groups) == 1:
-            self.optimizer.param_groups[0]["params"] = list(self.parameters)
+        # Until rlstack 0.1.0, what was frozen when the algorithm was made was all that could be.
+        trained = [name for name, parameter in named.items() if parameter.requires_grad]
+        if "parameters" in state:
+            trained, frozen = ([plain_name(name) for name in state[key]] for key in ("parameters", "frozen"))
+            for name, parameter in named.items():
+                parameter.requires_grad_(name not in frozen)
+        optimizer = regroup(self.optimizer, state["optimizer"], trained, named)
+        self.parameters = self._held()
+        return optimizer
 
     def records(self) -> Tensor:
         """Return a `StepRecord` for each optimizer step of the update, on the device: [steps, 11]."""
         return torch.stack(self._records)
 
     def summary(self, others: Mapping[str, Tensor]) -> dict[str, float]:
-        """Return the mean losses and gradient norm of the steps that were tried, and other numbers, by name.
+        """Return mean losses and gradient norm of the steps that were tried, and other numbers, by name.
 
         All are read back at once.
 
@@ -245,9 +266,11 @@ class Learner:
         Raises:
             NonFiniteError: If a loss or a gradient was not finite; that step was not made, nor any after it.
         """
-        read = read_back({"records": self.records(), **others})
+        lr = self.options.lr
+        unread = {"lr": lr} if isinstance(lr, Tensor) else {}
+        read = read_back({"records": self.records(), **others, **unread})
         steps = [StepRecord(*row) for row in read.pop("records")]
-        return {**self._summarize(steps), **read}
+        return {"lr": lr, **self._summarize(steps), **read}
 
     def _summarize(self, records: list[StepRecord]) -> dict[str, float]:
         tried = [record for record in records if record.tried]

@@ -36,7 +36,7 @@ def ppo_loss(
     old_values: Tensor,
     returns: Tensor,
     entropy: Tensor,
-    clip_param: float,
+    clip_param: float | Tensor,
     vf_clip_param: float | None,
     dual_clip_param: float | None,
     vf_coeff: float,
@@ -94,7 +94,7 @@ def _ratio(log_ratio: Tensor, advantages: Tensor, dual_clip_param: float | None)
 
 
 def policy_loss(
-    ratio: Tensor, advantages: Tensor, *, clip_param: float, dual_clip_param: float | None
+    ratio: Tensor, advantages: Tensor, *, clip_param: float | Tensor, dual_clip_param: float | None
 ) -> Tensor:
     """Return the negated clipped surrogate of each row.
 
@@ -107,7 +107,7 @@ def policy_loss(
         clip_param: ε.
         dual_clip_param: c > 1; None doesn't bound.
     """
-    clipped = ratio.clamp(1 - clip_param, 1 + clip_param)
+    clipped = ratio.clamp(min=1 - clip_param, max=1 + clip_param)  # type: ignore[arg-type]
     surrogate = torch.minimum(ratio * advantages, clipped * advantages)
     if dual_clip_param is not None:
         bounded = torch.maximum(surrogate, dual_clip_param * advantages)

@@ -1,9 +1,9 @@
-"""Optimizers: made and tried, and their options as given, set by hand and found in checkpoints."""
+"""Optimizers, made and tried."""
 
 import inspect
-import logging
 import math
-from typing import Any, final
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,22 +11,29 @@ from torch import Tensor, nn
 from ..common.device import can_record
 from ..common.errors import HparamsError, begin_of
 from ..common.random_state import keep_random_state
-from ..common.validation import check_options, is_number
+from ..common.validation import check_options, did_you_mean, is_number
 from ..hparams import Hparams
+from .parameter_groups import groups_of, part_of
 
-_log = logging.getLogger(__name__)
+LOWEST_LR, HIGHEST_LR = 1e-5, 1e-2
+"""Between these the learning rate is adapted."""
 
 _CHOSEN = ("foreach", "fused", "capturable", "differentiable")
 """How an optimizer computes: rlstack knows what is fastest."""
 
 
 def make_optimizer(
-    hparams: Hparams, parameters: list[nn.Parameter], device: torch.device
+    hparams: Hparams, named: Mapping[str, nn.Parameter], device: torch.device
 ) -> tuple[torch.optim.Optimizer, dict[str, Any]]:
     """Return the optimizer, and the state of one like it after a step.
 
     It is fused where its class can be: that is faster, and lets the device gate it. On a GPU its steps can be
     recorded too where its class can: its learning rate is a tensor then.
+
+    Args:
+        hparams: What it is made with.
+        named: All parameters of the policy, by name; it gets those that aren't frozen.
+        device: Where they are.
 
     Raises:
         HparamsError: If its class can't be used, or an option of it is unknown or can't be.
@@ -40,33 +47,81 @@ def make_optimizer(
     known = inspect.signature(cls).parameters
     if "lr" not in known and all(each.kind is not each.VAR_KEYWORD for each in known.values()):
         raise HparamsError(f"optimizer_cls is {cls.__name__}, which takes no learning rate lr: use another")
+    parts = options_of_parts(hparams)
     options = {"lr": 1e-3, **(hparams.optimizer_config or {})}
-    check_options(
-        options, cls, "optimizer_config", by_position=1, elsewhere={"learning_rate": "lr"}, unsaid=_CHOSEN
-    )
+    options = {name: value for name, value in options.items() if name not in parts}
+    _check(options, cls, "optimizer_config")
+    _check_parts(parts, hparams, named)
+    _check_rates(options["lr"], parts, hparams)
+    lr, as_tensor = options["lr"], False
+    if "fused" in known and not options.keys() & {*_CHOSEN}:
+        options["fused"] = True
+        as_tensor = hparams.adaptive_lr is not None
+        if can_record(device) and "capturable" in known:
+            as_tensor = True
+            # Tests record on a CPU too, where Adam needs no such option and refuses it.
+            options["capturable"] = device.type == "cuda"
+    each = {part: {**options, **own} for part, own in {"": {}, **parts}.items()}
+    trained = {name: parameter for name, parameter in named.items() if parameter.requires_grad}
+    for part, its in each.items():
+        if as_tensor:
+            its["lr"] = torch.tensor(float(its["lr"]), dtype=torch.float32, device=device)
+        where = f"optimizer_config.{part}" if part else "optimizer_config"
+        optimizer = _make(cls, [*trained.values()], its, where)
+    examples = [_try(cls, [*trained.values()], its, device) for its in each.values()]
+    if parts:
+        # A class looks at the options of all its groups only as if they were for every parameter.
+        optimizer = _make(cls, groups_of(trained, each), each[""], "optimizer_config")
+    # As it was given: a float32 tensor has another value.
+    optimizer.defaults["lr"] = lr
+    return optimizer, examples[0]
+
+
+def options_of_parts(hparams: Hparams) -> dict[str, dict[str, Any]]:
+    """Return what options parts of the model have for themselves, by the parts' names."""
+    known = inspect.signature(hparams.optimizer_cls).parameters
+    config = hparams.optimizer_config or {}
+    return {name: dict(own) for name, own in config.items() if isinstance(own, Mapping) and name not in known}
+
+
+def _check(options: Mapping[str, Any], cls: type, where: str) -> None:
+    """Refuse options that an optimizer doesn't have, or that can't be."""
+    known = inspect.signature(cls).parameters
+    check_options(options, cls, where, by_position=1, elsewhere={"learning_rate": "lr"}, unsaid=_CHOSEN)
     for name, value in options.items():
         default = 0.0 if name == "lr" else known[name].default if name in known else None
         expected = _expectation(value, default)
         if expected is None and name in known and known[name].annotation == bool | None:
             expected = None if isinstance(value, bool | None) else "True, False or None"
         if expected:
-            raise HparamsError(f"optimizer_config.{name} is {value!r}, expected {expected}")
-    lr = options["lr"]
-    if "fused" in known and not options.keys() & {*_CHOSEN}:
-        options["fused"] = True
-        if can_record(device) and "capturable" in known:
-            options["lr"] = torch.tensor(float(options["lr"]), dtype=torch.float32, device=device)
-            # Tests record on a CPU too, where Adam needs no such option and refuses it.
-            options["capturable"] = device.type == "cuda"
-    try:
-        optimizer = _make(cls, parameters, options)
-    except Exception as error:
-        # Whatever a class raises, it is named as its own.
-        raise HparamsError(f"optimizer_config: {error} (optimizer_cls is {cls.__name__})") from error
-    example = _try(cls, parameters, options, device)
-    # As it was given: a float32 tensor has another value.
-    optimizer.defaults["lr"] = lr
-    return optimizer, example
+            raise HparamsError(f"{where}.{name} is {value!r}, expected {expected}")
+
+
+def _check_parts(
+    parts: Mapping[str, Mapping[str, Any]], hparams: Hparams, named: Mapping[str, nn.Parameter]
+) -> None:
+    """Refuse options of parts that the model doesn't have, or that no part can have for itself."""
+    there = dict.fromkeys(map(part_of, named))
+    for part, own in parts.items():
+        where = f"optimizer_config.{part}"
+        if part not in there:
+            raise HparamsError(f"{where} is no part of the model with parameters{did_you_mean(part, there)}")
+        _check(own, hparams.optimizer_cls, where)  # type: ignore[arg-type]
+        for name in own.keys() & {*_CHOSEN}:
+            raise HparamsError(f"{where}.{name} is for all parts alike: give it as optimizer_config.{name}")
+
+
+def _check_rates(lr: Any, parts: Mapping[str, Mapping[str, Any]], hparams: Hparams) -> None:
+    """Refuse a learning rate that can't be adapted, or to which parts' rates can't keep a proportion."""
+    if hparams.adaptive_lr is not None and not LOWEST_LR <= float(lr) <= HIGHEST_LR:
+        raise HparamsError(
+            f"optimizer_config.lr is {lr}, expected {LOWEST_LR} to {HIGHEST_LR} where adaptive_lr is set"
+        )
+    if hparams.lr_schedule is not None and not float(lr) and any("lr" in own for own in parts.values()):
+        raise HparamsError(
+            f"optimizer_config.lr is {lr}, expected a number above 0: with lr_schedule, learning rates of "
+            "parts keep their proportion to it"
+        )
 
 
 def _expectation(value: Any, default: Any) -> str | None:
@@ -85,9 +140,13 @@ def _expectation(value: Any, default: Any) -> str | None:
 
 
 def _make(
-    cls: type[torch.optim.Optimizer], parameters: list[nn.Parameter], options: dict[str, Any]
+    cls: type[torch.optim.Optimizer], parameters: list[Any], options: dict[str, Any], where: str
 ) -> torch.optim.Optimizer:
-    optimizer = cls(parameters, **options)
+    try:
+        optimizer = cls(parameters, **options)
+    except Exception as error:
+        # Whatever a class raises, it is named as its own.
+        raise HparamsError(f"{where}: {error} (optimizer_cls is {cls.__name__})") from error
     if options.get("capturable"):
         # torch would warn of every step that isn't recorded; the first update never is.
         optimizer._warned_capturable_if_run_uncaptured = True
@@ -112,7 +171,7 @@ def _try(
         parameter.grad = torch.zeros_like(parameter)
     try:
         with keep_random_state(device):
-            optimizer = _make(cls, small, options)
+            optimizer = _make(cls, small, options, "optimizer_config")
             optimizer.step()
             return optimizer.state_dict()
     except Exception as error:
@@ -133,93 +192,3 @@ def lay_out(optimizer: torch.optim.Optimizer) -> None:
             same = isinstance(value, Tensor) and value.shape == parameter.shape
             if same and value.stride() != parameter.stride():
                 state[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
-
-
-@final
-class OptimizerOptions:
-    """Options of an optimizer's parameter groups.
-
-    Args:
-        optimizer: Whose.
-    """
-
-    lr: Tensor | None
-    """[]. The learning rate, where optimizer steps can be recorded: a recording reads it there."""
-
-    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
-        self._optimizer = optimizer
-        lr = optimizer.param_groups[0]["lr"]
-        self.lr = lr if isinstance(lr, Tensor) else None
-        self.given = {key: _plain(value) for key, value in optimizer.defaults.items()}
-        """As the optimizer was made with them, those that it has by default too."""
-        self._warned = False
-        self._remember()
-
-    def schedule(self, lr: float) -> float:
-        """Set the learning rate and return it; warn once if it was set by hand."""
-        if self._set_by_hand() and not self._warned:
-            self._warned = True
-            _log.warning(
-                "the optimizer's learning rate was set by hand, but lr_schedule goes on: leave that out"
-            )
-        for group in self._optimizer.param_groups:
-            self._set(group, lr)
-        self._remember(lr)
-        return lr
-
-    def keep(self) -> float:
-        """Return the learning rate as it is, set by hand or not."""
-        if self._set_by_hand():
-            for group in self._optimizer.param_groups:
-                self._set(group, float(group["lr"]))
-            self._remember()
-        return self._known
-
-    def multiply(self, factor: float) -> None:
-        """Multiply the learning rate."""
-        for group in self._optimizer.param_groups:
-            self._set(group, factor * float(group["lr"]))
-        self._remember()
-
-    def load(self, state: dict[str, Any], given: dict[str, Any] | None, lr_scale: float) -> None:
-        """Load an optimizer's state; an option that was given otherwise here than there stays as it is here.
-
-        Args:
-            state: As the optimizer's `state_dict` returned it.
-            given: Options as that one was made with them; None if that isn't known.
-            lr_scale: What the learning rate was multiplied by since then.
-
-        Raises:
-            ValueError: If the state is that of another optimizer.
-        """
-        before = [dict(group) for group in self._optimizer.param_groups]
-        self._optimizer.load_state_dict(state)
-        lay_out(self._optimizer)
-        for group, mine in zip(self._optimizer.param_groups, before, strict=True):
-            lr = float(group["lr"])
-            for key in mine.keys() - {"params", "lr"}:
-                if given is None or given.get(key) != self.given.get(key):
-                    group[key] = mine[key]
-            group["lr"] = mine["lr"]
-            same = given is not None and given["lr"] == self.given["lr"]
-            self._set(group, lr if same else self.given["lr"] * lr_scale)
-        self._remember()
-
-    def _set(self, group: dict[str, Any], lr: float) -> None:
-        # Its place is kept, whatever has been loaded.
-        group["lr"] = lr if self.lr is None else self.lr.fill_(lr)
-
-    def _set_by_hand(self) -> bool:
-        if self.lr is not None:
-            replaced = any(group["lr"] is not self.lr for group in self._optimizer.param_groups)
-            return replaced or self.lr._version != self._version
-        return any(group["lr"] != self._known for group in self._optimizer.param_groups)
-
-    def _remember(self, lr: float | None = None) -> None:
-        """Take note of the learning rate; to ask a GPU for it means to wait."""
-        self._known = float(self._optimizer.param_groups[0]["lr"]) if lr is None else lr
-        self._version = 0 if self.lr is None else self.lr._version
-
-
-def _plain(value: Any) -> Any:
-    return float(value) if isinstance(value, Tensor) else value

@@ -13,6 +13,7 @@ from ..common.public_names import public_name
 from ..hparams import Hparams
 from ..policies.file import uncompiled
 from ..policies.policy import Policy, RecurrentPolicy
+from .optimizers import options_of_parts
 
 
 def describe_params(
@@ -33,7 +34,10 @@ def describe_params(
     values["model_config"] = policy.model.config
     values["distribution_cls"] = policy.distribution_cls
     defaults = optimizer.defaults.items()
-    values["optimizer_config"] = {k: float(v) if isinstance(v, torch.Tensor) else v for k, v in defaults}
+    values["optimizer_config"] = {
+        **{key: float(value) if isinstance(value, torch.Tensor) else value for key, value in defaults},
+        **options_of_parts(hparams),
+    }
     return texts(values | others)
 
 

@@ -14,6 +14,7 @@ from ...hparams import Hparams
 from ...policies.memory import Breaks
 from ...policies.policy import Policy, RecurrentPolicy
 from ...ppo.backend import Backend
+from ...ppo.coefficients import Coefficients
 from ...ppo.rollout_buffer import LossInputs, Sequences, count, microbatches
 from ...specs import num_rows
 from ..thread_pool import Workers
@@ -97,13 +98,13 @@ class KernelBackend(Backend):
             output, values = kernel.forward([each.unsqueeze(1) for each in self._encode(obs)], state)
             return output, values, kernel.state()
 
-    def gradient(self, sequences: Sequences, index: slice | Tensor, entropy_coeff: float | Tensor) -> Tensor:
+    def gradient(self, sequences: Sequences, index: slice | Tensor, coefficients: Coefficients) -> Tensor:
         """Put the gradient of the loss of some sequences into the parameters; return the losses, [6]."""
         parts = list(microbatches(index, self.block_size))
         total = count(index) * self.hparams.sequence_length
-        entropy_weight = float(entropy_coeff) / total
+        entropy_weight = float(coefficients.entropy_coeff) / total
         loss_inputs = sequences.loss_inputs(index)
-        targets = self._targets(sequences.drawn(index), loss_inputs, total)
+        targets = self._targets(sequences.drawn(index), loss_inputs, total, coefficients.clip_param)
         per_job = -(-len(parts) // len(self._gradients))
         jobs = -(-len(parts) // per_job)
         said: list[Any] = [None] * len(parts)
@@ -122,9 +123,11 @@ class KernelBackend(Backend):
         for parameter, gradient in self._whole.items():
             parameter.grad = gradient
         evaluation = Evaluation(*(torch.cat(column, 1).t() for column in zip(*said, strict=True)))
-        return torch.stack(self.loss(evaluation, loss_inputs, entropy_coeff))
+        return torch.stack(self.loss(evaluation, loss_inputs, coefficients))
 
-    def _targets(self, drawn: Batch, loss_inputs: LossInputs, total: int) -> list[Targets]:
+    def _targets(
+        self, drawn: Batch, loss_inputs: LossInputs, total: int, clip_param: float | Tensor
+    ) -> list[Targets]:
         """Return what the gradient of a minibatch of `total` rows needs, block by block."""
         hparams, rows = self.hparams, self._rows
         old_logp, old_values, advantages, returns = (column.t() for column in loss_inputs[:4])
@@ -133,7 +136,7 @@ class KernelBackend(Backend):
         if weights is not None:
             advantages = advantages * weights
         caps, floors = surrogate_bounds(
-            advantages, clip_param=hparams.clip_param, dual_clip_param=hparams.dual_clip_param
+            advantages, clip_param=clip_param, dual_clip_param=hparams.dual_clip_param
         )
         lowest, highest = error_bounds(old_values, returns, vf_clip_param=hparams.vf_clip_param)
         parts = (old_logp, advantages, caps, floors, returns, lowest, highest, weights)

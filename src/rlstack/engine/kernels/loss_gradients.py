@@ -27,7 +27,7 @@ def policy_gradient(
 
 
 def surrogate_bounds(
-    advantages: Tensor, *, clip_param: float, dual_clip_param: float | None
+    advantages: Tensor, *, clip_param: float | Tensor, dual_clip_param: float | None
 ) -> tuple[Tensor, Tensor | None]:
     """Return how large, and how small, the surrogate ρ Â may be before `policy_loss` clips it.
 
