@@ -121,6 +121,30 @@ def test_perceptrons_of_other_shapes(float64, hiddens, activation_fn):
     assert_same(Algorithm, CartPole, 1e-9, model_config=config, grad_block_size=50)
 
 
+@pytest.mark.parametrize("value_hiddens", [[5], [40, 2, 3], [3, 7], [7, 3]])
+def test_a_value_network_of_another_shape(float64, value_hiddens):
+    config = {"hiddens": [7, 3], "value_hiddens": value_hiddens}
+    assert_same(Algorithm, CartPole, 1e-9, model_config=config, grad_block_size=50)
+    # A block is as long as the widest layer allows.
+    wide = {"hiddens": [8], "value_hiddens": [2048], "activation_fn": "tanh"}
+    algorithm = Algorithm(CartPole, **{**BASE, "num_envs": 1024}, model_config=wide)
+    assert algorithm.backend.block_size == 128
+
+
+@pytest.mark.parametrize("cls", [Algorithm, RecurrentAlgorithm])
+@pytest.mark.parametrize("env_cls", [Pendulum, Twofold])
+def test_a_log_std_that_leaves_its_bounds(float64, cls, env_cls):
+    config = {"hiddens": [8]} if cls is Algorithm else {"hidden_size": 6}
+    config |= {"log_std_init": -1, "min_log_std": -1.001, "max_log_std": -0.999}
+    mode = {"entropy_coeff": 0.1, "optimizer_config": {"lr": 0.01}, "model_config": config}
+    assert_same(cls, env_cls, 1e-9, **mode)
+    algorithm = cls(env_cls, **BASE, **mode)
+    [log_std] = [p for name, p in algorithm.policy.named_parameters() if name.endswith("log_std")]
+    update(algorithm)
+    assert ((log_std + 1).abs() > 0.001).all()
+    assert log_std.grad.tolist() == [0.0] * len(log_std)
+
+
 @pytest.mark.parametrize("activation_fn", ["relu", "tanh"])
 def test_a_perceptron_in_float32(activation_fn):
     config = {"hiddens": [64, 64], "activation_fn": activation_fn}
@@ -217,6 +241,7 @@ def test_only_the_default_models_as_they_are():
     assert not kernel_class(RecurrentAlgorithm(CartPole, **BASE).policy, amp=True)
     assert not kernel_class(policy(model_cls=Changed), amp=False)
     assert not kernel_class(policy(model_config={"activation_fn": "gelu"}), amp=False)
+    assert not kernel_class(policy(model_config={"layer_norm": True}), amp=False)
     for change in (
         lambda model: model.policy.register_forward_hook(lambda *args: None),
         lambda model: model.value[0].bias.requires_grad_(False),

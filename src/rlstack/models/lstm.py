@@ -1,6 +1,6 @@
 """Default models with a recurrent state."""
 
-from typing import ClassVar, final
+from typing import Any, ClassVar, final
 
 from tensordict import TensorDict
 from torch import Tensor, nn
@@ -9,7 +9,7 @@ from .. import specs
 from ..common.types import Batch
 from .base import RecurrentModel
 from .encoder import ObservationEncoder
-from .heads import _ContinuousHead, _DiscreteHead, _linear
+from .heads import _ContinuousHead, _DiscreteHead, _linear, _unusual
 from .mlp import _check_sizes
 
 
@@ -25,13 +25,20 @@ class _LSTM(RecurrentModel):
         /,
         hidden_size: int = 256,
         num_layers: int = 1,
+        **head: Any,
     ) -> None:
-        super().__init__(observation_spec, action_spec, hidden_size=hidden_size, num_layers=num_layers)
+        super().__init__(
+            observation_spec,
+            action_spec,
+            hidden_size=hidden_size,
+            num_layers=num_layers,
+            **_unusual(**head),
+        )
         _check_sizes("hidden_size", [hidden_size])
         _check_sizes("num_layers", [num_layers])
         self.encoder = ObservationEncoder(self.observation_spec)
         self.lstm = nn.LSTM(self.encoder.size, hidden_size, num_layers, batch_first=True)
-        self.policy = self.head_cls(hidden_size, action_spec)
+        self.policy = self.head_cls(hidden_size, action_spec, **head)
         self.value = _linear(hidden_size, 1, gain=1.0)
         shape = (num_layers, hidden_size)
         dtype = self.value.weight.dtype
@@ -63,6 +70,21 @@ class DiscreteLSTM(_LSTM):
 
     head_cls = _DiscreteHead
 
+    def __init__(
+        self,
+        observation_spec: specs.TensorSpec,
+        action_spec: specs.TensorSpec,
+        /,
+        hidden_size: int = 256,
+        num_layers: int = 1,
+    ) -> None:
+        super().__init__(
+            observation_spec,
+            action_spec,
+            hidden_size=hidden_size,
+            num_layers=num_layers,
+        )
+
 
 @final
 class ContinuousLSTM(_LSTM):
@@ -73,6 +95,31 @@ class ContinuousLSTM(_LSTM):
         action_spec: Of one environment.
         hidden_size: Size of the memory.
         num_layers: How many memories stand on top of each other.
+        log_std_init: As of `ContinuousMLP`.
+        min_log_std: As of `ContinuousMLP`.
+        max_log_std: As of `ContinuousMLP`.
     """
 
     head_cls = _ContinuousHead
+
+    def __init__(
+        self,
+        observation_spec: specs.TensorSpec,
+        action_spec: specs.TensorSpec,
+        /,
+        hidden_size: int = 256,
+        num_layers: int = 1,
+        *,
+        log_std_init: float = 0.0,
+        min_log_std: float | None = None,
+        max_log_std: float | None = None,
+    ) -> None:
+        super().__init__(
+            observation_spec,
+            action_spec,
+            hidden_size=hidden_size,
+            num_layers=num_layers,
+            log_std_init=log_std_init,
+            min_log_std=min_log_std,
+            max_log_std=max_log_std,
+        )

@@ -110,11 +110,13 @@ class NormalOutput(Output):
 
     def gradient(self, output: Tensor, targets: Targets, d_entropy: float) -> tuple[Tensor, Tensor, Tensor]:
         """Return log-probability, entropy and the derivative by the means; adds that by log std."""
-        t, log_std = targets, self.head.log_std
+        t, log_std = targets, self.head.bounded_log_std().detach()
+        whole = self.kernel.gradients[self.head.log_std].view(-1)
+        gradient = torch.zeros_like(whole) if self.head.is_bounded else whole
         found: tuple[Tensor, Tensor, Tensor] = script(_normal_gradient)(
             output,
-            log_std.detach().view(-1, 1),
-            self.kernel.gradients[log_std].view(-1),
+            log_std.view(-1, 1),
+            gradient,
             t.drawn,
             t.old_logp,
             t.advantages,
@@ -123,6 +125,8 @@ class NormalOutput(Output):
             d_entropy,
             self.distribution_cls is distributions.SquashedNormal,
         )
+        if self.head.is_bounded:
+            whole.add_(gradient.masked_fill_((log_std != self.head.log_std.detach()).view(-1), 0.0))
         return found
 
 
