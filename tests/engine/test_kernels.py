@@ -21,7 +21,7 @@ BASE = {"num_envs": 24, "horizon": 8, "seed": 3, "device": "cpu"}
 class Wide(Env):
     """Nested observations, two parts of the action, each with choices of its own."""
 
-    several = False
+    choices = specs.Categorical(4, shape=(2,))
 
     def __init__(self, num_envs, /, *, config=None, device="cpu"):
         super().__init__(num_envs, config=config, device=device)
@@ -29,20 +29,27 @@ class Wide(Env):
             which=specs.Categorical(3, shape=(1,)),
             where=specs.Unbounded((2, 2), dtype=torch.get_default_dtype()),
         )
-        choices = specs.MultiCategorical([2, 3]) if self.several else specs.Categorical(4, shape=(2,))
-        self.action_spec = choices
+        self.action_spec = self.choices
 
     def reset(self, *, config=None):
         num = self.num_envs
         return TensorDict({"which": torch.randint(3, (num, 1)), "where": torch.randn(num, 2, 2)}, num)
 
     def step(self, action):
-        rewards = action.to(torch.get_default_dtype()).sum(-1, keepdim=True)
+        rewards = action.to(torch.get_default_dtype()).flatten(1)[:, 1:].sum(-1, keepdim=True)
         return TensorDict({"obs": self.reset(), "rewards": rewards}, self.num_envs)
 
 
 class Several(Wide):
-    several = True
+    choices = specs.MultiCategorical([2, 3])
+
+
+class OneOf(Wide):
+    choices = specs.OneHot(3)
+
+
+class Switches(Wide):
+    choices = specs.Binary(3)
 
 
 class Twofold(ContinuousDummyEnv.__base__):
@@ -92,7 +99,7 @@ def assert_same(cls, env_cls, tolerance, **changes):
             assert mine[key] == pytest.approx(theirs[key], rel=100 * tolerance, abs=10 * tolerance), key
 
 
-ENVS = [DiscreteDummyEnv, ContinuousDummyEnv, CartPole, Pendulum, Wide, Several, Twofold]
+ENVS = [DiscreteDummyEnv, ContinuousDummyEnv, CartPole, Pendulum, Wide, Several, OneOf, Switches, Twofold]
 MODES = [
     {},
     {"sgd_minibatch_size": 48, "grad_block_size": 20},

@@ -12,6 +12,8 @@ REAL = specs.Unbounded((2,))
 ACTIONS = {
     "categorical": (specs.Categorical(3, shape=(2,)), {"logits": (2, 3)}),
     "multi": (specs.MultiCategorical([2, 3]), {"logits": (5,)}),
+    "one hot": (specs.OneHot(3, shape=(2, 3)), {"logits": (2, 3)}),
+    "binary": (specs.Binary(4), {"logits": (4,)}),
     "unbounded": (specs.Unbounded((2, 2)), {"mean": (2, 2), "log_std": (2, 2)}),
     "bounded": (specs.Bounded(-1.0, 1.0, (3,)), {"mean": (3,), "log_std": (3,)}),
 }
@@ -105,7 +107,10 @@ def test_encoder():
             "min_log_std is 1, expected at most log_std_init, 0",
         ),
         (lambda: ContinuousMLP(LINE, REAL, max_log_std=-1.0), "-1.0, expected at least log_std_init, 0"),
-        (lambda: DiscreteMLP(LINE, specs.Unbounded((1,))), "expected Categorical or MultiCategorical"),
+        (
+            lambda: DiscreteMLP(LINE, specs.Unbounded((1,))),
+            "expected Categorical, MultiCategorical, OneHot or Binary",
+        ),
         (lambda: ContinuousLSTM(LINE, DISCRETE), "expected floating Unbounded or Bounded"),
     ],
 )

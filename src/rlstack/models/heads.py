@@ -36,10 +36,12 @@ class _DiscreteHead(_Head):
         super().__init__()
         if specs.kind(action_spec) is specs.MultiCategorical:
             self.shape: tuple[int, ...] = (int(action_spec.nvec.sum()),)
+        elif specs.kind(action_spec) in (specs.OneHot, specs.Binary):
+            self.shape = tuple(action_spec.shape)
         elif specs.kind(action_spec) is specs.Categorical:
             self.shape = (*action_spec.shape, int(action_spec.space.n))
         else:
-            raise _refusal("discrete", "Categorical or MultiCategorical", action_spec)
+            raise _refusal("discrete", "Categorical, MultiCategorical, OneHot or Binary", action_spec)
         self.linear = _linear(size, _num_elements(self.shape), gain=0.01)
 
     def features(self, output: Tensor) -> TensorDict:
@@ -88,6 +90,8 @@ def is_discrete(action_spec: specs.TensorSpec) -> bool:
     return not isinstance(action_spec, specs.Composite) and specs.kind(action_spec) in (
         specs.Categorical,
         specs.MultiCategorical,
+        specs.OneHot,
+        specs.Binary,
     )
 
 

@@ -59,7 +59,7 @@ class _LSTM(RecurrentModel):
 
 @final
 class DiscreteLSTM(_LSTM):
-    """The default recurrent model for Categorical and MultiCategorical actions.
+    """The default recurrent model for Categorical, MultiCategorical, OneHot and Binary actions.
 
     Args:
         observation_spec: Of one environment.

@@ -74,7 +74,7 @@ class _MLP(Model):
 
 @final
 class DiscreteMLP(_MLP):
-    """The default feedforward model for Categorical and MultiCategorical actions.
+    """The default feedforward model for Categorical, MultiCategorical, OneHot and Binary actions.
 
     Args:
         observation_spec: Of one environment.
