@@ -12,6 +12,10 @@ from .. import specs
 class _Network(nn.Module, ABC):
     """What feedforward and recurrent models share: they know their specs and their own options."""
 
+    action_mask_key: str | None = None
+    """Name of a bool leaf of the observations, "a.b" if nested, that is True where an action is allowed: a
+    subclass names it, and the policy masks the feature `logits` by it. None allows all actions."""
+
     def __init__(
         self, observation_spec: specs.TensorSpec, action_spec: specs.TensorSpec, /, **config: Any
     ) -> None:

@@ -10,7 +10,7 @@ from ..common.types import Batch
 from .base import RecurrentModel
 from .encoder import ObservationEncoder
 from .heads import _ContinuousHead, _DiscreteHead, _linear, _unusual
-from .mlp import _check_sizes
+from .mlp import _check_sizes, _without_mask
 
 
 class _LSTM(RecurrentModel):
@@ -25,6 +25,8 @@ class _LSTM(RecurrentModel):
         /,
         hidden_size: int = 256,
         num_layers: int = 1,
+        *,
+        action_mask_key: str | None = None,
         **head: Any,
     ) -> None:
         super().__init__(
@@ -32,11 +34,12 @@ class _LSTM(RecurrentModel):
             action_spec,
             hidden_size=hidden_size,
             num_layers=num_layers,
-            **_unusual(**head),
+            **_unusual(action_mask_key=action_mask_key, **head),
         )
         _check_sizes("hidden_size", [hidden_size])
         _check_sizes("num_layers", [num_layers])
-        self.encoder = ObservationEncoder(self.observation_spec)
+        self.action_mask_key = action_mask_key
+        self.encoder = ObservationEncoder(_without_mask(self))
         self.lstm = nn.LSTM(self.encoder.size, hidden_size, num_layers, batch_first=True)
         self.policy = self.head_cls(hidden_size, action_spec, **head)
         self.value = _linear(hidden_size, 1, gain=1.0)
@@ -66,6 +69,7 @@ class DiscreteLSTM(_LSTM):
         action_spec: Of one environment.
         hidden_size: Size of the memory.
         num_layers: How many memories stand on top of each other.
+        action_mask_key: As of `DiscreteMLP`.
     """
 
     head_cls = _DiscreteHead
@@ -77,12 +81,15 @@ class DiscreteLSTM(_LSTM):
         /,
         hidden_size: int = 256,
         num_layers: int = 1,
+        *,
+        action_mask_key: str | None = None,
     ) -> None:
         super().__init__(
             observation_spec,
             action_spec,
             hidden_size=hidden_size,
             num_layers=num_layers,
+            action_mask_key=action_mask_key,
         )
 
 

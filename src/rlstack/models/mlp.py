@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from .. import specs
 from ..common.types import Batch
 from ..common.validation import did_you_mean
-from .base import Model
+from .base import Model, RecurrentModel
 from .encoder import ObservationEncoder
 from .heads import _ContinuousHead, _DiscreteHead, _linear, _unusual
+from .masks import ActionMask
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
@@ -43,9 +44,11 @@ class _MLP(Model):
         *,
         value_hiddens: Sequence[int] | None = None,
         layer_norm: bool = False,
+        action_mask_key: str | None = None,
         **head: Any,
     ) -> None:
-        unusual = _unusual(value_hiddens=value_hiddens, layer_norm=layer_norm, **head)
+        own = {"value_hiddens": value_hiddens, "layer_norm": layer_norm, "action_mask_key": action_mask_key}
+        unusual = _unusual(**own, **head)
         super().__init__(
             observation_spec, action_spec, hiddens=hiddens, activation_fn=activation_fn, **unusual
         )
@@ -58,7 +61,8 @@ class _MLP(Model):
         _check_sizes("value_hiddens", value_hiddens)
         if type(layer_norm) is not bool:
             raise ValueError(f"model_config.layer_norm is {layer_norm!r}, expected True or False")
-        self.encoder = ObservationEncoder(self.observation_spec)
+        self.action_mask_key = action_mask_key
+        self.encoder = ObservationEncoder(_without_mask(self))
 
         def layers(sizes: Sequence[int]) -> list[nn.Module]:
             return _layers([self.encoder.size, *sizes], activation_fn, layer_norm=layer_norm)
@@ -84,6 +88,8 @@ class DiscreteMLP(_MLP):
         value_hiddens: Sizes of the value network's hidden layers; None takes `hiddens`.
         layer_norm: Whether a LayerNorm stands between each hidden layer and its activation function (Ba et
             al. 2016); there is no kernel for that, autograd does it.
+        action_mask_key: Name of a bool leaf of the observations, "a.b" if nested, that is True where an
+            action is allowed: [*A, n], of a MultiCategorical [sum(nvec)]. The networks don't see it.
     """
 
     head_cls = _DiscreteHead
@@ -98,6 +104,7 @@ class DiscreteMLP(_MLP):
         *,
         value_hiddens: Sequence[int] | None = None,
         layer_norm: bool = False,
+        action_mask_key: str | None = None,
     ) -> None:
         super().__init__(
             observation_spec,
@@ -106,6 +113,7 @@ class DiscreteMLP(_MLP):
             activation_fn=activation_fn,
             value_hiddens=value_hiddens,
             layer_norm=layer_norm,
+            action_mask_key=action_mask_key,
         )
 
 
@@ -154,6 +162,12 @@ class ContinuousMLP(_MLP):
             min_log_std=min_log_std,
             max_log_std=max_log_std,
         )
+
+
+def _without_mask(model: Model | RecurrentModel) -> specs.TensorSpec:
+    """Return the spec of what the networks of a default model see."""
+    spec, key = model.observation_spec, model.action_mask_key
+    return spec if key is None else ActionMask(key, spec, model.action_spec).rest(spec)
 
 
 def _check_sizes(name: str, sizes: object) -> None:

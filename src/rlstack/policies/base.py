@@ -16,6 +16,7 @@ from ..common.serialization import detached
 from ..common.types import Batch, Device, Evaluation, PolicyStep
 from ..distributions import Distribution, check_bounds, default_distribution
 from ..models import heads
+from ..models.masks import ActionMask, mask_logits
 from . import file
 from .memory import Breaks
 from .normalization import ObservationNormalizer
@@ -59,6 +60,11 @@ class PolicyBase(nn.Module, ABC):
         specs.check_spec(self.observation_spec, "observation_spec")
         specs.check_spec(self.action_spec, "action_spec")
         self.distribution_cls = distribution_cls or default_distribution(self.action_spec)
+        key: Any = self.model.action_mask_key
+        self.action_mask: ActionMask | None = None
+        """Which actions observations allow; None where all are."""
+        if key is not None:
+            self.action_mask = ActionMask(key, self.observation_spec, self.action_spec)
         self.normalizer = ObservationNormalizer(self.observation_spec) if normalize_observations else None
         self.clip_actions(clip_actions)
         file.name_as_uncompiled(self)
@@ -116,7 +122,8 @@ class PolicyBase(nn.Module, ABC):
         self, obs: Batch, state: TensorDict | None
     ) -> tuple[TensorDict, Tensor, TensorDict | None]:
         """Return features [B, ...], values [B, 1] and the next state for observations [B, ...]."""
-        return self._step(self.normalize(obs), state)
+        features, values, state = self._step(self.normalize(obs), state)
+        return self.allow(features, obs), values, state
 
     def draw(self, features: TensorDict, *, deterministic: bool = False) -> tuple[Any, Tensor, Any]:
         """Return what is drawn [B, *A], its log-probability [B, 1], and the actions it makes [B, *A]."""
@@ -143,6 +150,8 @@ class PolicyBase(nn.Module, ABC):
             breaks: Where the state begins anew within the sequences; None if it doesn't.
         """
         features, values = self._sequences(self.normalize(obs), state, breaks)
+        if self.action_mask is not None:
+            features = self.allow(features, obs.flatten(0, 1))
         distribution = self.distribution_cls(features, self.model)
         return Evaluation(distribution.logp(drawn), values, distribution.entropy())
 
@@ -173,6 +182,12 @@ class PolicyBase(nn.Module, ABC):
         self, obs: Batch, state: TensorDict | None, breaks: Breaks | None
     ) -> tuple[TensorDict, Tensor]:
         """Return features [N · L, ...] and values [N · L, 1] for observations [N, L, ...]."""
+
+    def allow(self, features: TensorDict, obs: Batch) -> TensorDict:
+        """Return features [N, ...] that give what observations [N, ...] forbid a probability of 0."""
+        if self.action_mask is None:
+            return features
+        return mask_logits(features, self.action_mask.allowed(obs))
 
     def normalize(self, obs: Batch) -> Batch:
         """Return observations as the model takes them."""
