@@ -13,8 +13,8 @@ class _Network(nn.Module, ABC):
     """What feedforward and recurrent models share: they know their specs and their own options."""
 
     action_mask_key: str | None = None
-    """Name of a bool leaf of the observations, "a.b" if nested, that is True where an action is allowed: a
-    subclass names it, and the policy masks the feature `logits` by it. None allows all actions."""
+    """Name of a leaf of the observations, "a.b" if nested, that is True where a choice is allowed: the policy
+    masks the feature `logits` by it. None allows all actions."""
 
     def __init__(
         self, observation_spec: specs.TensorSpec, action_spec: specs.TensorSpec, /, **config: Any

@@ -13,7 +13,7 @@ from ..common.validation import did_you_mean
 
 @final
 class ActionMask:
-    """A leaf of the observations that says which choices are allowed, True where one is.
+    """The leaf of the observations that is True where a choice is allowed.
 
     Args:
         key: Name of the leaf; "a.b" is b within a.
