@@ -9,7 +9,14 @@ from hypothesis.extra import numpy as hnp
 from tensordict import TensorDict
 
 from rlstack import specs
-from rlstack.distributions import Categorical, Normal, SquashedNormal, default_distribution
+from rlstack.distributions import (
+    Bernoulli,
+    Categorical,
+    Normal,
+    OneHotCategorical,
+    SquashedNormal,
+    default_distribution,
+)
 
 LOGITS = st.floats(-8, 8, width=64)
 
@@ -82,6 +89,61 @@ class TestCategorical:
         expected = -(p * math.log(p) + (1 - p) * math.log(1 - p))
         assert distribution.entropy()[0].item() == pytest.approx(expected, rel=1e-5)
         (distribution.entropy() + distribution.logp(actions)).mean().backward()
+        assert logits.grad.isfinite().all()
+
+
+class TestOneHotCategorical:
+    spec = specs.OneHot(3, shape=(2, 3))
+
+    def make(self, probs):
+        return OneHotCategorical(features(logits=probs.log()), FakeModel(self.spec))
+
+    def test_by_hand(self):
+        distribution = self.make(torch.tensor([[[0.5, 0.25, 0.25], [0.125, 0.375, 0.5]]]).double())
+        drawn = torch.tensor([[[0, 1, 0], [1, 0, 0]]])
+        assert distribution.logp(drawn).item() == pytest.approx(math.log(0.25 * 0.125), rel=1e-12)
+        nats = 0.5 * math.log(2) + 0.5 * math.log(4)
+        nats += 0.125 * math.log(8) - 0.375 * math.log(0.375) + 0.5 * math.log(2)
+        assert distribution.entropy().item() == pytest.approx(nats, rel=1e-12)
+        assert distribution.deterministic_sample().tolist() == [[[True, False, False], [False, False, True]]]
+
+    def test_draws_have_a_single_one_as_often_as_is_probable(self):
+        probs = torch.tensor([[0.5, 0.3, 0.2], [0.0, 0.9, 0.1]]).expand(100_000, 2, 3)
+        distribution = self.make(probs)
+        drawn = distribution.sample()
+        assert (drawn.sum(-1) == 1).all()
+        assert not drawn[:, 1, 0].any()
+        assert ((drawn.float().mean(0) - probs[0]).abs() < 0.01).all()
+        assert distribution.logp(drawn).isfinite().all()
+        assert distribution.entropy().isfinite().all()
+
+
+class TestBernoulli:
+    def make(self, logits):
+        return Bernoulli(features(logits=logits), FakeModel(specs.Binary(logits.shape[-1])))
+
+    def test_by_hand(self):
+        # p = 3/4 and 1/5.
+        distribution = self.make(torch.tensor([[3.0, 0.25]]).double().log())
+        assert distribution.logp(torch.tensor([[1, 0]])).item() == pytest.approx(math.log(0.75 * 0.8))
+        assert distribution.logp(torch.tensor([[0, 1]])).item() == pytest.approx(math.log(0.25 * 0.2))
+        nats = -sum(p * math.log(p) for p in (0.75, 0.25, 0.8, 0.2))
+        assert distribution.entropy().item() == pytest.approx(nats, rel=1e-12)
+        assert distribution.deterministic_sample().tolist() == [[True, False]]
+
+    def test_draws_are_as_frequent_as_they_are_probable(self):
+        p = torch.tensor([0.1, 0.5, 0.97])
+        drawn = self.make((p / (1 - p)).log().expand(100_000, 3)).sample()
+        assert ((drawn.float().mean(0) - p).abs() < 0.01).all()
+
+    def test_what_is_sure_is_sure(self):
+        logits = torch.tensor([-math.inf, -200.0, 200.0, math.inf]).expand(1000, 4).clone().requires_grad_()
+        distribution = self.make(logits)
+        drawn = distribution.sample()
+        assert drawn.float().mean(0).tolist() == [0, 0, 1, 1]
+        assert distribution.logp(drawn).tolist() == [[0.0]] * 1000
+        assert distribution.entropy().tolist() == [[0.0]] * 1000
+        (distribution.logp(drawn) + distribution.entropy()).sum().backward()
         assert logits.grad.isfinite().all()
 
 
@@ -183,6 +245,8 @@ class TestDefaults:
         [
             (specs.Categorical(3, shape=(1,)), Categorical),
             (specs.MultiCategorical([2, 3]), Categorical),
+            (specs.OneHot(3), OneHotCategorical),
+            (specs.Binary(3), Bernoulli),
             (specs.Unbounded((2,)), Normal),
             (specs.Bounded(-1.0, 2.0, (2,)), SquashedNormal),
         ],
@@ -194,8 +258,6 @@ class TestDefaults:
         ("spec", "message"),
         [
             (specs.Composite(a=specs.Unbounded((1,))), "Composite"),
-            (specs.Binary(3), "Binary"),
-            (specs.OneHot(3), "OneHot"),
             (specs.Unbounded((1,), dtype=torch.int64), "int64"),
             (specs.Bounded(-math.inf, 1.0, (1,)), "infinite bound"),
             (specs.MultiCategorical(torch.tensor([[2, 3]]), shape=(1, 2)), "one dimension"),

@@ -16,6 +16,17 @@ def test_examples_are_short(path):
     assert len(path.read_text().splitlines()) <= 150
 
 
+def test_action_mask(capsys):
+    path = EXAMPLES[0].with_name("action_mask.py")
+    assert len(path.read_text().splitlines()) <= 40
+    names = runpy.run_path(str(path), run_name="__main__")
+    waits = float(capsys.readouterr().out.split()[3].rstrip(","))
+    # The best order's expected sum is 5, that of any order 7.5.
+    assert 4.8 < waits < 5.3
+    jobs = names["algo"].collector.buffer.drawn.squeeze(-1)
+    assert torch.equal(jobs.sort(0).values, torch.arange(6).unsqueeze(1).expand(6, 256))
+
+
 def test_hidden_velocity(capsys):
     names = runpy.run_path(str(EXAMPLES[0].with_name("hidden_velocity.py")))
     blind, sighted = names["main"](30)

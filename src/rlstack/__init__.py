@@ -15,9 +15,11 @@ if TYPE_CHECKING:
     from .common.errors import NonFiniteError as NonFiniteError
     from .common.errors import PolicyFileError as PolicyFileError
     from .common.errors import RlstackError as RlstackError
+    from .distributions import Bernoulli as Bernoulli
     from .distributions import Categorical as Categorical
     from .distributions import Distribution as Distribution
     from .distributions import Normal as Normal
+    from .distributions import OneHotCategorical as OneHotCategorical
     from .distributions import SquashedNormal as SquashedNormal
     from .env.base import Env as Env
     from .hparams import Hparams as Hparams
@@ -36,9 +38,11 @@ _HOME = {
     "RecurrentAlgorithm": "algorithm",
     "NonFiniteError": "common.errors",
     "CheckpointConfig": "runs.options",
+    "Bernoulli": "distributions",
     "Categorical": "distributions",
     "Distribution": "distributions",
     "Normal": "distributions",
+    "OneHotCategorical": "distributions",
     "SquashedNormal": "distributions",
     "Env": "env.base",
     "EnvError": "common.errors",

@@ -87,6 +87,13 @@ def test_recurrent_modes(mode):
     assert_replays(RecurrentAlgorithm, CartPole, **{**mode, **LSTM, "sgd_minibatch_size": size and size // 2})
 
 
+def test_options_of_the_default_models():
+    std = {"log_std_init": -1, "min_log_std": -1.001, "max_log_std": -0.999}
+    layers = {"hiddens": [8], "value_hiddens": [4], "layer_norm": True}
+    assert_replays(Algorithm, Pendulum, model_config={**layers, **std}, entropy_coeff=0.1)
+    assert_replays(RecurrentAlgorithm, Pendulum, seq_len=2, model_config={"hidden_size": 8, **std})
+
+
 @pytest.mark.parametrize("seqs_per_state_reset", [1, 2, 3, -1])
 def test_states_that_go_on(seqs_per_state_reset):
     changes = {"seqs_per_state_reset": seqs_per_state_reset, "horizons_per_env_reset": -1}

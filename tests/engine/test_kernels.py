@@ -21,7 +21,7 @@ BASE = {"num_envs": 24, "horizon": 8, "seed": 3, "device": "cpu"}
 class Wide(Env):
     """Nested observations, two parts of the action, each with choices of its own."""
 
-    several = False
+    choices = specs.Categorical(4, shape=(2,))
 
     def __init__(self, num_envs, /, *, config=None, device="cpu"):
         super().__init__(num_envs, config=config, device=device)
@@ -29,20 +29,27 @@ class Wide(Env):
             which=specs.Categorical(3, shape=(1,)),
             where=specs.Unbounded((2, 2), dtype=torch.get_default_dtype()),
         )
-        choices = specs.MultiCategorical([2, 3]) if self.several else specs.Categorical(4, shape=(2,))
-        self.action_spec = choices
+        self.action_spec = self.choices
 
     def reset(self, *, config=None):
         num = self.num_envs
         return TensorDict({"which": torch.randint(3, (num, 1)), "where": torch.randn(num, 2, 2)}, num)
 
     def step(self, action):
-        rewards = action.to(torch.get_default_dtype()).sum(-1, keepdim=True)
+        rewards = action.to(torch.get_default_dtype()).flatten(1)[:, 1:].sum(-1, keepdim=True)
         return TensorDict({"obs": self.reset(), "rewards": rewards}, self.num_envs)
 
 
 class Several(Wide):
-    several = True
+    choices = specs.MultiCategorical([2, 3])
+
+
+class OneOf(Wide):
+    choices = specs.OneHot(3)
+
+
+class Switches(Wide):
+    choices = specs.Binary(3)
 
 
 class Twofold(ContinuousDummyEnv.__base__):
@@ -92,7 +99,7 @@ def assert_same(cls, env_cls, tolerance, **changes):
             assert mine[key] == pytest.approx(theirs[key], rel=100 * tolerance, abs=10 * tolerance), key
 
 
-ENVS = [DiscreteDummyEnv, ContinuousDummyEnv, CartPole, Pendulum, Wide, Several, Twofold]
+ENVS = [DiscreteDummyEnv, ContinuousDummyEnv, CartPole, Pendulum, Wide, Several, OneOf, Switches, Twofold]
 MODES = [
     {},
     {"sgd_minibatch_size": 48, "grad_block_size": 20},
@@ -121,6 +128,30 @@ def test_a_perceptron(float64, env_cls, mode):
 def test_perceptrons_of_other_shapes(float64, hiddens, activation_fn):
     config = {"hiddens": hiddens, "activation_fn": activation_fn}
     assert_same(Algorithm, CartPole, 1e-9, model_config=config, grad_block_size=50)
+
+
+@pytest.mark.parametrize("value_hiddens", [[5], [40, 2, 3], [3, 7], [7, 3]])
+def test_a_value_network_of_another_shape(float64, value_hiddens):
+    config = {"hiddens": [7, 3], "value_hiddens": value_hiddens}
+    assert_same(Algorithm, CartPole, 1e-9, model_config=config, grad_block_size=50)
+    # A block is as long as the widest layer allows.
+    wide = {"hiddens": [8], "value_hiddens": [2048], "activation_fn": "tanh"}
+    algorithm = Algorithm(CartPole, **{**BASE, "num_envs": 1024}, model_config=wide)
+    assert algorithm.backend.block_size == 128
+
+
+@pytest.mark.parametrize("cls", [Algorithm, RecurrentAlgorithm])
+@pytest.mark.parametrize("env_cls", [Pendulum, Twofold])
+def test_a_log_std_that_leaves_its_bounds(float64, cls, env_cls):
+    config = {"hiddens": [8]} if cls is Algorithm else {"hidden_size": 6}
+    config |= {"log_std_init": -1, "min_log_std": -1.001, "max_log_std": -0.999}
+    mode = {"entropy_coeff": 0.1, "optimizer_config": {"lr": 0.01}, "model_config": config}
+    assert_same(cls, env_cls, 1e-9, **mode)
+    algorithm = cls(env_cls, **BASE, **mode)
+    [log_std] = [p for name, p in algorithm.policy.named_parameters() if name.endswith("log_std")]
+    update(algorithm)
+    assert ((log_std + 1).abs() > 0.001).all()
+    assert log_std.grad.tolist() == [0.0] * len(log_std)
 
 
 @pytest.mark.parametrize("activation_fn", ["relu", "tanh"])
@@ -219,6 +250,7 @@ def test_only_the_default_models_as_they_are():
     assert not kernel_class(RecurrentAlgorithm(CartPole, **BASE).policy, amp=True)
     assert not kernel_class(policy(model_cls=Changed), amp=False)
     assert not kernel_class(policy(model_config={"activation_fn": "gelu"}), amp=False)
+    assert not kernel_class(policy(model_config={"layer_norm": True}), amp=False)
     for change in (
         lambda model: model.policy.register_forward_hook(lambda *args: None),
         lambda model: model.value[0].bias.requires_grad_(False),

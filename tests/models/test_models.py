@@ -8,9 +8,12 @@ from rlstack.models.encoder import ObservationEncoder
 
 LINE = specs.Unbounded((1,))
 DISCRETE = specs.Categorical(2, shape=(1,))
+REAL = specs.Unbounded((2,))
 ACTIONS = {
     "categorical": (specs.Categorical(3, shape=(2,)), {"logits": (2, 3)}),
     "multi": (specs.MultiCategorical([2, 3]), {"logits": (5,)}),
+    "one hot": (specs.OneHot(3, shape=(2, 3)), {"logits": (2, 3)}),
+    "binary": (specs.Binary(4), {"logits": (4,)}),
     "unbounded": (specs.Unbounded((2, 2)), {"mean": (2, 2), "log_std": (2, 2)}),
     "bounded": (specs.Bounded(-1.0, 1.0, (3,)), {"mean": (3,), "log_std": (3,)}),
 }
@@ -89,10 +92,72 @@ def test_encoder():
     [
         (lambda: DiscreteMLP(LINE, DISCRETE, activation_fn="rely"), "did you mean relu"),
         (lambda: DiscreteMLP(LINE, DISCRETE, hiddens=[]), "at least one positive whole number"),
-        (lambda: DiscreteMLP(LINE, specs.Unbounded((1,))), "expected Categorical or MultiCategorical"),
+        (
+            lambda: DiscreteMLP(LINE, DISCRETE, value_hiddens=[0]),
+            "value_hiddens is .0., expected at least one",
+        ),
+        (lambda: DiscreteMLP(LINE, DISCRETE, layer_norm=1), "layer_norm is 1, expected True or False"),
+        (
+            lambda: ContinuousMLP(LINE, REAL, log_std_init=None),
+            "log_std_init is None, expected a finite number",
+        ),
+        (lambda: ContinuousMLP(LINE, REAL, min_log_std="a"), "min_log_std is 'a', expected a finite number"),
+        (
+            lambda: ContinuousLSTM(LINE, REAL, min_log_std=1),
+            "min_log_std is 1, expected at most log_std_init, 0",
+        ),
+        (lambda: ContinuousMLP(LINE, REAL, max_log_std=-1.0), "-1.0, expected at least log_std_init, 0"),
+        (
+            lambda: DiscreteMLP(LINE, specs.Unbounded((1,))),
+            "expected Categorical, MultiCategorical, OneHot or Binary",
+        ),
         (lambda: ContinuousLSTM(LINE, DISCRETE), "expected floating Unbounded or Bounded"),
     ],
 )
 def test_refusals(make, message):
     with pytest.raises((TypeError, ValueError), match=message):
         make()
+
+
+def log_std_of(model, obs):
+    if isinstance(model, ContinuousMLP):
+        return model(obs)[0]["log_std"]
+    state = specs.zeros(model.state_spec, (len(obs),), torch.device("cpu"))
+    return model(obs.unsqueeze(1), state)[0]["log_std"].squeeze(1)
+
+
+@pytest.mark.parametrize("cls", [ContinuousMLP, ContinuousLSTM])
+def test_log_std_begins_where_it_is_told_and_stays_within_its_bounds(cls):
+    model = cls(LINE, REAL, log_std_init=-2, min_log_std=-2.5, max_log_std=-1)
+    obs = torch.randn(3, 1)
+    assert torch.equal(log_std_of(model, obs), torch.full((3, 2), -2.0))
+    [parameter] = [value for name, value in model.named_parameters() if name.endswith("log_std")]
+    parameter.data.copy_(torch.tensor([-3.0, -0.5]))
+    assert torch.equal(log_std_of(model, obs), torch.tensor([[-2.5, -1.0]]).expand(3, 2))
+
+
+def test_the_value_network_has_layers_of_its_own():
+    model = DiscreteMLP(LINE, DISCRETE, hiddens=[4, 3], value_hiddens=[7])
+    policy, value = (
+        [layer.out_features for layer in net.modules() if isinstance(layer, torch.nn.Linear)]
+        for net in (model.policy, model.value)
+    )
+    assert (policy, value) == ([4, 3, 2], [7, 1])
+
+
+def test_layers_are_normalized_before_they_are_activated():
+    model = ContinuousMLP(LINE, REAL, hiddens=[4, 3], activation_fn="tanh", layer_norm=True)
+    obs = torch.randn(5, 1)
+    hidden = obs
+    for linear in (model.value[0], model.value[3]):
+        hidden = torch.nn.functional.layer_norm(linear(hidden), [linear.out_features]).tanh()
+    torch.testing.assert_close(model(obs)[1], model.value[6](hidden))
+    assert [type(layer).__name__ for layer in model.policy[:3]] == ["Linear", "LayerNorm", "Tanh"]
+
+
+def test_options_at_their_defaults_leave_the_config_as_it_was():
+    options = {"value_hiddens": None, "layer_norm": False, "log_std_init": 0, "min_log_std": None}
+    assert [*ContinuousMLP(LINE, REAL, **options).config] == ["hiddens", "activation_fn"]
+    config = ContinuousMLP(LINE, REAL, max_log_std=0.0, value_hiddens=[3]).config
+    assert (config["max_log_std"], config["value_hiddens"]) == (0.0, [3])
+    assert [*ContinuousLSTM(LINE, REAL).config] == ["hidden_size", "num_layers"]

@@ -93,6 +93,32 @@ def test_actions_are_mapped_onto_the_bounds():
     assert ((actions >= BOUNDED.space.low) & (actions <= BOUNDED.space.high)).all()
 
 
+@pytest.mark.parametrize("recurrent", [False, True])
+@pytest.mark.parametrize(
+    "spec",
+    [
+        specs.OneHot(3, shape=(2, 3)),
+        specs.OneHot(3, dtype=torch.int64),
+        specs.Binary(2),
+        specs.Binary(2, dtype=torch.bool),
+        specs.Binary(2, dtype=torch.float32),
+    ],
+)
+def test_binary_and_one_hot_actions_are_of_their_spec(recurrent, spec, tmp_path):
+    policy_cls, cls = (RecurrentPolicy, DiscreteLSTM) if recurrent else (Policy, DiscreteMLP)
+    policy = policy_cls(cls(LINE, spec))
+    check_policy(policy)
+    step = policy.act(torch.randn(50, 2))
+    assert specs.mismatch(step.actions, spec, 50, "actions") is None
+    assert not specs.outside(step.actions, spec).any()
+    assert step.actions.unique().tolist() == [0, 1]
+    policy.save(tmp_path / "policy")
+    again = policy_cls.load(tmp_path / "policy")
+    obs = torch.randn(50, 2)
+    expected = policy.act(obs, deterministic=True)
+    assert torch.equal(again.act(obs, deterministic=True).actions, expected.actions)
+
+
 def test_only_what_is_bounded_is_mapped():
     samples = torch.tensor([[0.5, 3.0]])
     unbounded = make(action_spec=specs.Unbounded((2,)), distribution_cls=SquashedNormal)

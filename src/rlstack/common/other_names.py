@@ -101,7 +101,8 @@ def _elsewhere() -> dict[str, str]:
         **rate,
         "learning_rate": rate["lr"],
         **_within("optimizer_config", "betas eps momentum weight_decay"),
-        **_within("model_config", "activation_fn hiddens"),
+        **_within("model_config", "action_mask_key activation_fn hiddens layer_norm log_std_init"),
+        **_within("model_config", "max_log_std min_log_std value_hiddens"),
         **dict.fromkeys(
             ("hidden_sizes", "net_arch", "policy_kwargs"), _within("model_config", "hiddens")["hiddens"]
         ),

@@ -29,7 +29,7 @@ REWARDS = "rewards"
 """Key of the rewards in what `Env.step` returns."""
 
 LOGITS = "logits"
-"""Feature read by `Categorical`."""
+"""Feature read by distributions of discrete actions."""
 
 MEAN = "mean"
 

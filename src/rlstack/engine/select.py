@@ -36,7 +36,7 @@ def default_block_size(policy: Policy | RecurrentPolicy, hparams: Hparams, devic
     if _kernel(policy, hparams, device) is None:
         return default_rows(device)
     config = policy.model.config
-    width = max(config.get("hiddens") or (config["hidden_size"],))
+    width = max([*config.get("hiddens", ()), *config.get("value_hiddens", ()), config.get("hidden_size", 0)])
     rows = _BLOCK_BYTES // (width * (2 if hparams.enable_amp else 4))
     total = hparams.num_envs * hparams.horizon
     minibatch = (hparams.sgd_minibatch_size or total) * hparams.sequence_length

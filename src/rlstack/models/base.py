@@ -18,6 +18,9 @@ class _Network(nn.Module, ABC):
 
     With them the policy acts on observations that have these alone, by `policy_features`.
     """
+    action_mask_key: str | None = None
+    """Name of a leaf of the observations, "a.b" if nested, that is True where a choice is allowed: the policy
+    masks the feature `logits` by it. None allows all actions."""
 
     def __init__(
         self, observation_spec: specs.TensorSpec, action_spec: specs.TensorSpec, /, **config: Any

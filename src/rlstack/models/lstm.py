@@ -1,7 +1,7 @@
 """Default models with a recurrent state."""
 
 from collections.abc import Sequence
-from typing import ClassVar, final
+from typing import Any, ClassVar, final
 
 from tensordict import TensorDict
 from torch import Tensor, nn
@@ -10,8 +10,8 @@ from .. import specs
 from ..common.types import Batch
 from .base import RecurrentModel
 from .encoder import make_encoders
-from .heads import _ContinuousHead, _DiscreteHead, _linear
-from .mlp import _check_sizes
+from .heads import _ContinuousHead, _DiscreteHead, _linear, _unusual
+from .mlp import _check_sizes, _without_mask
 
 
 class _LSTM(RecurrentModel):
@@ -31,21 +31,25 @@ class _LSTM(RecurrentModel):
         num_layers: int = 1,
         policy_keys: Sequence[str] | None = None,
         value_keys: Sequence[str] | None = None,
+        *,
+        action_mask_key: str | None = None,
+        **head: Any,
     ) -> None:
         super().__init__(
             observation_spec,
             action_spec,
             hidden_size=hidden_size,
             num_layers=num_layers,
-            policy_keys=policy_keys,
-            value_keys=value_keys,
+            **_unusual(
+                policy_keys=policy_keys, value_keys=value_keys, action_mask_key=action_mask_key, **head
+            ),
         )
         _check_sizes("hidden_size", [hidden_size])
         _check_sizes("num_layers", [num_layers])
-        self.policy_keys = policy_keys
-        self.encoder, self.value_encoder = make_encoders(self.observation_spec, policy_keys, value_keys)
+        self.policy_keys, self.action_mask_key = policy_keys, action_mask_key
+        self.encoder, self.value_encoder = make_encoders(_without_mask(self), policy_keys, value_keys)
         self.lstm = nn.LSTM(self.encoder.size, hidden_size, num_layers, batch_first=True)
-        self.policy = self.head_cls(hidden_size, action_spec)
+        self.policy = self.head_cls(hidden_size, action_spec, **head)
         self.value = _linear(hidden_size, 1, gain=1.0)
         shape = (num_layers, hidden_size)
         dtype = self.value.weight.dtype
@@ -86,7 +90,7 @@ def _remember(
 
 @final
 class DiscreteLSTM(_LSTM):
-    """The default recurrent model for Categorical and MultiCategorical actions.
+    """The default recurrent model for Categorical, MultiCategorical, OneHot and Binary actions.
 
     Args:
         observation_spec: Of one environment.
@@ -96,9 +100,28 @@ class DiscreteLSTM(_LSTM):
         policy_keys: Keys of Composite observations that the policy sees, nested ones as "a.b"; None is all.
         value_keys: Keys that the values are made from; None is all.
             If they aren't the same keys, values have a memory of their own.
+        action_mask_key: As of `DiscreteMLP`.
     """
 
     head_cls = _DiscreteHead
+
+    def __init__(
+        self,
+        observation_spec: specs.TensorSpec,
+        action_spec: specs.TensorSpec,
+        /,
+        hidden_size: int = 256,
+        num_layers: int = 1,
+        *,
+        action_mask_key: str | None = None,
+    ) -> None:
+        super().__init__(
+            observation_spec,
+            action_spec,
+            hidden_size=hidden_size,
+            num_layers=num_layers,
+            action_mask_key=action_mask_key,
+        )
 
 
 @final
@@ -113,6 +136,31 @@ class ContinuousLSTM(_LSTM):
         policy_keys: Keys of Composite observations that the policy sees, nested ones as "a.b"; None is all.
         value_keys: Keys that the values are made from; None is all.
             If they aren't the same keys, values have a memory of their own.
+        log_std_init: As of `ContinuousMLP`.
+        min_log_std: As of `ContinuousMLP`.
+        max_log_std: As of `ContinuousMLP`.
     """
 
     head_cls = _ContinuousHead
+
+    def __init__(
+        self,
+        observation_spec: specs.TensorSpec,
+        action_spec: specs.TensorSpec,
+        /,
+        hidden_size: int = 256,
+        num_layers: int = 1,
+        *,
+        log_std_init: float = 0.0,
+        min_log_std: float | None = None,
+        max_log_std: float | None = None,
+    ) -> None:
+        super().__init__(
+            observation_spec,
+            action_spec,
+            hidden_size=hidden_size,
+            num_layers=num_layers,
+            log_std_init=log_std_init,
+            min_log_std=min_log_std,
+            max_log_std=max_log_std,
+        )

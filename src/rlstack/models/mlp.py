@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import ClassVar, final
+from typing import Any, ClassVar, final
 
 from tensordict import TensorDict
 from torch import Tensor, nn
@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from .. import specs
 from ..common.types import Batch
 from ..common.validation import did_you_mean
-from .base import Model
-from .encoder import make_encoders
-from .heads import _ContinuousHead, _DiscreteHead, _linear
+from .base import Model, RecurrentModel
+from .encoder import ObservationEncoder, make_encoders
+from .heads import _ContinuousHead, _DiscreteHead, _linear, _unusual
+from .masks import ActionMask
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
@@ -42,26 +43,36 @@ class _MLP(Model):
         activation_fn: str = "relu",
         policy_keys: Sequence[str] | None = None,
         value_keys: Sequence[str] | None = None,
+        *,
+        value_hiddens: Sequence[int] | None = None,
+        layer_norm: bool = False,
+        action_mask_key: str | None = None,
+        **head: Any,
     ) -> None:
+        keys = {"policy_keys": policy_keys, "value_keys": value_keys, "action_mask_key": action_mask_key}
+        unusual = _unusual(value_hiddens=value_hiddens, layer_norm=layer_norm, **keys, **head)
         super().__init__(
-            observation_spec,
-            action_spec,
-            hiddens=hiddens,
-            activation_fn=activation_fn,
-            policy_keys=policy_keys,
-            value_keys=value_keys,
+            observation_spec, action_spec, hiddens=hiddens, activation_fn=activation_fn, **unusual
         )
         if str(activation_fn) not in ACTIVATIONS:
             known = did_you_mean(str(activation_fn), ACTIVATIONS)
             raise ValueError(f"activation_fn is {activation_fn!r}{known}")
         _check_sizes("hiddens", hiddens)
-        self.policy_keys = policy_keys
-        self.encoder, self.value_encoder = make_encoders(self.observation_spec, policy_keys, value_keys)
-        sizes = [self.encoder.size, *hiddens]
-        self.policy = nn.Sequential(*_layers(sizes, activation_fn), self.head_cls(sizes[-1], action_spec))
-        if self.value_encoder is not None:
-            sizes[0] = self.value_encoder.size
-        self.value = nn.Sequential(*_layers(sizes, activation_fn), _linear(sizes[-1], 1, gain=1.0))
+        if value_hiddens is None:
+            value_hiddens = hiddens
+        _check_sizes("value_hiddens", value_hiddens)
+        if type(layer_norm) is not bool:
+            raise ValueError(f"model_config.layer_norm is {layer_norm!r}, expected True or False")
+        self.policy_keys, self.action_mask_key = policy_keys, action_mask_key
+        self.encoder, self.value_encoder = make_encoders(_without_mask(self), policy_keys, value_keys)
+
+        def layers(encoder: ObservationEncoder, sizes: Sequence[int]) -> list[nn.Module]:
+            return _layers([encoder.size, *sizes], activation_fn, layer_norm=layer_norm)
+
+        head_layer = self.head_cls(hiddens[-1], action_spec, **head)
+        self.policy = nn.Sequential(*layers(self.encoder, hiddens), head_layer)
+        value_layers = layers(self.value_encoder or self.encoder, value_hiddens)
+        self.value = nn.Sequential(*value_layers, _linear(value_hiddens[-1], 1, gain=1.0))
 
     def forward(self, obs: Batch) -> tuple[TensorDict, Tensor]:
         """Return features [N, ...] and values [N, 1] for observations [N, ...]."""
@@ -77,18 +88,45 @@ class _MLP(Model):
 
 @final
 class DiscreteMLP(_MLP):
-    """The default feedforward model for Categorical and MultiCategorical actions.
+    """The default feedforward model for Categorical, MultiCategorical, OneHot and Binary actions.
 
     Args:
         observation_spec: Of one environment.
         action_spec: Of one environment.
-        hiddens: Sizes of the hidden layers, of the policy network and of the value network alike.
+        hiddens: Sizes of the hidden layers.
         activation_fn: Name of the activation function, one of `ACTIVATIONS`.
         policy_keys: Keys of Composite observations that the policy sees, nested ones as "a.b"; None is all.
         value_keys: Keys that the values are made from; None is all.
+        value_hiddens: Sizes of the value network's hidden layers; None takes `hiddens`.
+        layer_norm: Whether a LayerNorm stands between each hidden layer and its activation function (Ba et
+            al. 2016); there is no kernel for that, autograd does it.
+        action_mask_key: Name of a bool leaf of the observations, "a.b" if nested, that is True where an
+            action is allowed: [*A, n], of a MultiCategorical [sum(nvec)]. The networks don't see it.
     """
 
     head_cls = _DiscreteHead
+
+    def __init__(
+        self,
+        observation_spec: specs.TensorSpec,
+        action_spec: specs.TensorSpec,
+        /,
+        hiddens: Sequence[int] = (256, 256),
+        activation_fn: str = "relu",
+        *,
+        value_hiddens: Sequence[int] | None = None,
+        layer_norm: bool = False,
+        action_mask_key: str | None = None,
+    ) -> None:
+        super().__init__(
+            observation_spec,
+            action_spec,
+            hiddens=hiddens,
+            activation_fn=activation_fn,
+            value_hiddens=value_hiddens,
+            layer_norm=layer_norm,
+            action_mask_key=action_mask_key,
+        )
 
 
 @final
@@ -98,13 +136,52 @@ class ContinuousMLP(_MLP):
     Args:
         observation_spec: Of one environment.
         action_spec: Of one environment.
-        hiddens: Sizes of the hidden layers, of the policy network and of the value network alike.
+        hiddens: Sizes of the hidden layers.
         activation_fn: Name of the activation function, one of `ACTIVATIONS`.
         policy_keys: Keys of Composite observations that the policy sees, nested ones as "a.b"; None is all.
         value_keys: Keys that the values are made from; None is all.
+        value_hiddens: Sizes of the value network's hidden layers; None takes `hiddens`.
+        layer_norm: Whether a LayerNorm stands between each hidden layer and its activation function (Ba et
+            al. 2016); there is no kernel for that, autograd does it.
+        log_std_init: Logarithm of the standard deviation at first; -2 explores little, in units of half the
+            distance of the bounds where there are some.
+        min_log_std: Bound below which it counts as this; a parameter that has got there stays there.
+        max_log_std: The same above.
     """
 
     head_cls = _ContinuousHead
+
+    def __init__(
+        self,
+        observation_spec: specs.TensorSpec,
+        action_spec: specs.TensorSpec,
+        /,
+        hiddens: Sequence[int] = (256, 256),
+        activation_fn: str = "relu",
+        *,
+        value_hiddens: Sequence[int] | None = None,
+        layer_norm: bool = False,
+        log_std_init: float = 0.0,
+        min_log_std: float | None = None,
+        max_log_std: float | None = None,
+    ) -> None:
+        super().__init__(
+            observation_spec,
+            action_spec,
+            hiddens=hiddens,
+            activation_fn=activation_fn,
+            value_hiddens=value_hiddens,
+            layer_norm=layer_norm,
+            log_std_init=log_std_init,
+            min_log_std=min_log_std,
+            max_log_std=max_log_std,
+        )
+
+
+def _without_mask(model: Model | RecurrentModel) -> specs.TensorSpec:
+    """Return the spec of what the networks of a default model see."""
+    spec, key = model.observation_spec, model.action_mask_key
+    return spec if key is None else ActionMask(key, spec, model.action_spec).rest(spec)
 
 
 def _check_sizes(name: str, sizes: object) -> None:
@@ -113,8 +190,11 @@ def _check_sizes(name: str, sizes: object) -> None:
         raise ValueError(f"model_config.{name} is {sizes!r}, expected at least one positive whole number")
 
 
-def _layers(sizes: Sequence[int], activation_fn: str) -> list[nn.Module]:
+def _layers(sizes: Sequence[int], activation_fn: str, *, layer_norm: bool) -> list[nn.Module]:
     layers: list[nn.Module] = []
     for before, after in pairwise(sizes):
-        layers += [_linear(before, after, gain=2**0.5), ACTIVATIONS[activation_fn]()]
+        layers.append(_linear(before, after, gain=2**0.5))
+        if layer_norm:
+            layers.append(nn.LayerNorm(after))
+        layers.append(ACTIVATIONS[activation_fn]())
     return layers

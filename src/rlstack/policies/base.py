@@ -17,6 +17,7 @@ from ..common.types import Batch, Device, Evaluation, PolicyStep
 from ..distributions import Distribution, check_bounds, default_distribution
 from ..models import heads
 from ..models.keys import has, left_out, select
+from ..models.masks import ActionMask, mask_logits
 from . import file
 from .memory import Breaks
 from .normalization import ObservationNormalizer
@@ -60,10 +61,17 @@ class PolicyBase(nn.Module, ABC):
         specs.check_spec(self.observation_spec, "observation_spec")
         specs.check_spec(self.action_spec, "action_spec")
         keys: Any = self.model.policy_keys
+        key: Any = self.model.action_mask_key
+        if keys is not None and key is not None:
+            keys = [*keys, key]
         self.acting_spec: Any = select(self.observation_spec, keys, f"{type(model).__name__}.policy_keys")
         """Of what acting needs of the observations: all, or what the model's `policy_keys` name."""
         self._for_values = list(left_out(self.observation_spec, self.acting_spec))
         self.distribution_cls = distribution_cls or default_distribution(self.action_spec)
+        self.action_mask: ActionMask | None = None
+        """Which actions observations allow; None where all are."""
+        if key is not None:
+            self.action_mask = ActionMask(key, self.observation_spec, self.action_spec)
         self.normalizer = ObservationNormalizer(self.observation_spec) if normalize_observations else None
         self.clip_actions(clip_actions)
         file.name_as_uncompiled(self)
@@ -124,7 +132,8 @@ class PolicyBase(nn.Module, ABC):
         self, obs: Batch, state: TensorDict | None
     ) -> tuple[TensorDict, Tensor, TensorDict | None]:
         """Return features [B, ...], values [B, 1] and the next state for observations [B, ...]."""
-        return self._step(self.normalize(obs), state)
+        features, values, state = self._step(self.normalize(obs), state)
+        return self.allow(features, obs), values, state
 
     def acting_step(
         self, obs: Batch, state: TensorDict | None
@@ -134,7 +143,7 @@ class PolicyBase(nn.Module, ABC):
             return self.forward_step(obs, state)
         known = obs if self.normalizer is None else self.normalizer(obs, self.acting_spec)
         features, state = self._features(known, state)
-        return features, None, state
+        return self.allow(features, obs), None, state
 
     def _lacks_values(self, obs: Batch) -> TypeGuard[TensorDict]:
         """Return whether observations lack something that only values need."""
@@ -165,6 +174,8 @@ class PolicyBase(nn.Module, ABC):
             breaks: Where the state begins anew within the sequences; None if it doesn't.
         """
         features, values = self._sequences(self.normalize(obs), state, breaks)
+        if self.action_mask is not None:
+            features = self.allow(features, obs.flatten(0, 1))
         distribution = self.distribution_cls(features, self.model)
         return Evaluation(distribution.logp(drawn), values, distribution.entropy())
 
@@ -199,6 +210,12 @@ class PolicyBase(nn.Module, ABC):
         self, obs: Batch, state: TensorDict | None, breaks: Breaks | None
     ) -> tuple[TensorDict, Tensor]:
         """Return features [N · L, ...] and values [N · L, 1] for observations [N, L, ...]."""
+
+    def allow(self, features: TensorDict, obs: Batch) -> TensorDict:
+        """Return features [N, ...] that give what observations [N, ...] forbid a probability of 0."""
+        if self.action_mask is None:
+            return features
+        return mask_logits(features, self.action_mask.allowed(obs))
 
     def normalize(self, obs: Batch) -> Batch:
         """Return observations as the model takes them."""

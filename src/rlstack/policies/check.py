@@ -13,7 +13,7 @@ from torch.nn.parameter import is_lazy
 from .. import specs
 from ..common.random_state import keep_random_state
 from ..common.serialization import is_dense
-from ..common.types import Batch, PolicyStep
+from ..common.types import LOGITS, Batch, PolicyStep
 from ..models.keys import left_out
 from .policy import Policy, RecurrentPolicy
 
@@ -97,6 +97,9 @@ def _problems(policy: Policy | RecurrentPolicy, obs: Batch) -> Iterator[str]:
         yield f"features of {model} is {got}, expected a TensorDict with batch_size={batch}"
         return
     yield from _wrong_shape(f"values of {model}", values, [*batch, 1])
+    if policy.action_mask is not None:
+        expected = [*batch, *policy.action_mask.shape]
+        yield from _wrong_shape(f"the feature {LOGITS} of {model}", features.get(LOGITS), expected)
     if policy.state_spec is not None:
         problem = specs.mismatch(outputs[2], policy.state_spec, _ROWS, f"state of {model}")
         if problem:
@@ -137,7 +140,8 @@ def _differences(policy: Policy | RecurrentPolicy, obs: Batch) -> Iterator[str]:
     ):
         for name, value in first.items():
             if not _is_close(value, others[name]):
-                most = (value - others[name]).abs().max().item()
+                # What is masked is the same infinity in both.
+                most = (value - others[name]).abs().nan_to_num(0.0).max().item()
                 yield f"{name} of {model} differs by up to {most:.3g} {when}: {why}"
 
 

@@ -215,5 +215,11 @@ _MODELS = {
 
 _DISTRIBUTIONS = {
     public_name(cls): cls
-    for cls in (distributions.Categorical, distributions.Normal, distributions.SquashedNormal)
+    for cls in (
+        distributions.Bernoulli,
+        distributions.Categorical,
+        distributions.Normal,
+        distributions.OneHotCategorical,
+        distributions.SquashedNormal,
+    )
 }

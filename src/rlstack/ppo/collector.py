@@ -9,7 +9,6 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from ..common.device import reads_wait
-from ..common.errors import EnvError, NonFiniteError
 from ..common.metrics import read_back, reward_stats
 from ..common.serialization import copy_into, detached, same
 from ..common.types import Batch, Config, Stats
@@ -20,7 +19,7 @@ from ..hparams import Hparams, RecurrentHparams
 from .advantages import RewardMoments
 from .backend import Backend
 from .episodes import Episodes, without_none
-from .faults import nonfinite_error, range_error
+from .faults import cause_of, horizon_error
 from .reward_watch import RewardWatch
 from .rollout_buffer import RolloutBuffer
 
@@ -65,6 +64,7 @@ class Collector:
             horizon=hp.horizon,
             seq_len=hp.sequence_length,
             device=self.policy.device,
+            action_mask=self.policy.action_mask,
         )
         self._state = self.policy.initial_state(hp.num_envs)
         """[B, ...]. Recurrent state before the next step; None if feedforward. It stays where it is."""
@@ -196,6 +196,7 @@ class Collector:
             EnvError: If the environment breaks its contract.
             NonFiniteError: If it or the policy returns NaN or infinity, or those statistics leave float32.
         """
+        name, error = type(self.env).__name__, None
         try:
             rollout(deterministic=deterministic)
             self._sequences = self._count_sequences(self.buffer.horizon // self.buffer.seq_len)
@@ -205,28 +206,20 @@ class Collector:
                 stats |= self._episodes.take(self.buffer.rewards, *flags)
             moments = sums()._asdict() if sums else {}
             read = read_back({**stats, **moments, "is_sound": self.buffer.is_sound()})
-            if not read["is_sound"] and (error := self._fault()):
+            if not read["is_sound"] and (error := horizon_error(self.buffer, name)):
                 raise error
             if moments:
                 found = RewardMoments(**{name: read[name] for name in moments})
                 self._rewards.look(read["rewards/min"], read["rewards/max"], found)
         except BaseException as fault:
-            nonfinite = (
-                nonfinite_error(self.buffer, type(self.env).__name__) if isinstance(fault, EnvError) else None
-            )
+            cause = None if fault is error else cause_of(fault, self.buffer, name)
             # Half a horizon is worth nothing, and the environment may be in any state: begin anew.
             self.buffer.clear()
             self.restart()
-            if nonfinite is not None:
-                # What the environment complains about is the echo of its own NaN.
-                raise nonfinite from fault
+            if cause is not None:
+                raise cause from fault
             raise
         return without_none({name: read[name] for name in stats})
-
-    def _fault(self) -> NonFiniteError | EnvError | None:
-        """Return what is wrong with the numbers in the buffer."""
-        env = type(self.env).__name__
-        return nonfinite_error(self.buffer, env) or range_error(self.buffer, env)
 
     def _count_sequences(self, more: int) -> int:
         """Return how many sequences the recurrent state will have lasted after so many more."""

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from .. import specs
 from ..common.types import OBS, REWARDS, Batch
+from ..models.masks import ActionMask
 from ..policies.memory import Breaks
 from .endings import Endings
 
@@ -24,6 +25,7 @@ class RolloutBuffer:
         horizon: T.
         seq_len: L, steps between two stored recurrent states; divides the horizon.
         device: Where to store.
+        action_mask: Which actions observations allow; None where all are.
     """
 
     obs: Any
@@ -51,8 +53,10 @@ class RolloutBuffer:
         horizon: int,
         seq_len: int,
         device: torch.device,
+        action_mask: ActionMask | None = None,
     ) -> None:
         self.num_envs, self.horizon, self.seq_len = num_envs, horizon, seq_len
+        self.action_mask = action_mask
         self._specs = observation_spec, state_spec
         self.obs = specs.zeros(observation_spec, (horizon + 1, num_envs), device)
         self.drawn = specs.zeros(drawn[0], (horizon, num_envs), device)
@@ -69,6 +73,7 @@ class RolloutBuffer:
         self.states = None
         if state_spec is not None:
             self.states = specs.zeros(state_spec, (horizon // seq_len, num_envs), device)
+        self._allow_all()
 
     def tensors(self) -> list[Tensor]:
         """Return all that is stored."""
@@ -97,6 +102,12 @@ class RolloutBuffer:
         """Set everything to zero."""
         for tensor in self.tensors():
             tensor.zero_()
+        self._allow_all()
+
+    def _allow_all(self) -> None:
+        """Let observations allow all actions: steps that were never taken aren't at fault."""
+        if self.action_mask is not None:
+            self.obs[self.action_mask.path].fill_(1)
 
     def go_on(self) -> None:
         """Begin a horizon where the last one ended."""
@@ -111,7 +122,13 @@ class RolloutBuffer:
         """Return whether every real number is finite and every discrete observation in range, bool []."""
         finite = [part.isfinite().all() for _, part in self._real_parts()]
         within = [~specs.outside(part, spec).any() for _, part, spec in self._discrete]
-        return torch.stack([*finite, *within]).all()
+        able = [] if self.action_mask is None else [~self.stuck(self.action_mask).any()]
+        return torch.stack([*finite, *within, *able]).all()
+
+    def stuck(self, mask: ActionMask) -> Tensor:
+        """Return where a step that counts had no action to take, bool [T, B]."""
+        stuck = mask.is_stuck(self.obs[:-1])
+        return stuck if self.valid is None else stuck & self.valid.squeeze(-1)
 
     def first_out_of_range(self) -> tuple[str, int, int] | None:
         """Return name, step and environment of the first observation that is no value of its spec, if any."""

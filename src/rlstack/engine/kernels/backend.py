@@ -73,7 +73,10 @@ class KernelBackend(Backend):
 
     def step(self, obs: Batch, state: TensorDict | None) -> tuple[TensorDict, Tensor, TensorDict | None]:
         """Return features [B, ...], values [B, 1] and the next state for observations [B, ...]."""
-        features = self._kernels[0].head.features
+
+        def features(output: Tensor) -> TensorDict:
+            return self.policy.allow(self._kernels[0].head.features(output), obs)
+
         parts = list(microbatches(slice(0, num_rows(obs)), self._rows))
         if len(parts) == 1:
             output, values, state = self._run(self._kernels[0], obs, state)
@@ -116,7 +119,10 @@ class KernelBackend(Backend):
             for n in range(job * per_job, min((job + 1) * per_job, len(parts))):
                 obs, state = sequences.observations(parts[n])
                 inputs = self._encode(obs), state, sequences.breaks(parts[n])
-                said[n] = self._descend(thread, *inputs, targets[n], entropy_weight)
+                target = targets[n]
+                if (mask := self.policy.action_mask) is not None:
+                    target = target._replace(allowed=mask.allowed(obs.flatten(0, 1)))
+                said[n] = self._descend(thread, *inputs, target, entropy_weight)
 
         self._workers.run(work, jobs)
         torch.sum(self._flats[:jobs], 0, out=self._sum)
@@ -143,7 +149,7 @@ class KernelBackend(Backend):
         split: list[Any] = [repeat(None) if part is None else part.split(rows, 1) for part in parts]
         weight = hparams.vf_coeff / total
         per_block = zip(self._rating(weights)[0].blocks(drawn, rows), *split, strict=False)
-        return [Targets._make((*block, weight)) for block in per_block]
+        return [Targets._make((*block, weight, None)) for block in per_block]
 
     def _rating(self, weights: Tensor | None) -> Sequence[Output]:
         """Return for each thread what rates actions."""

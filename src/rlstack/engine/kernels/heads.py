@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ... import distributions, specs
 from ...distributions import log_slope, slope_mixture
+from ...models.masks import mask_logits
 from .base import Kernel, script
 from .loss_gradients import policy_gradient
 
@@ -33,6 +34,8 @@ class Targets(NamedTuple):
     """How much a row counts; None if all count the same."""
     value_weight: float
     """What the derivative by a value is multiplied by."""
+    allowed: Tensor | None = None
+    """[N · L, ...]. Which choices are allowed; None if all are."""
 
 
 class Output(ABC):
@@ -73,8 +76,9 @@ class CategoricalOutput(Output):
     def gradient(self, output: Tensor, targets: Targets, d_entropy: float) -> tuple[Tensor, Tensor, Tensor]:
         """Return log-probability, entropy and the derivative by the logits."""
         t = targets
+        allowed = None if t.allowed is None else t.allowed.flatten(1).t()
         found: tuple[Tensor, Tensor, Tensor] = script(_categorical_gradient)(
-            output, t.drawn, t.old_logp, t.advantages, t.caps, t.floors, d_entropy
+            output, t.drawn, t.old_logp, t.advantages, t.caps, t.floors, d_entropy, allowed
         )
         return found
 
@@ -87,10 +91,16 @@ def _categorical_gradient(
     caps: Tensor,
     floors: Tensor | None,
     d_entropy: float,
+    allowed: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """∂ log pₐ / ∂ z = 1ₐ − p;  ∂ H / ∂ z = −p (log p + H)."""
+    if allowed is not None:
+        logits = logits.masked_fill(~allowed, -torch.inf)
     logps = logits.log_softmax(0)
     p = logps.exp()
+    if allowed is not None:
+        # Finite, so that 0 times it is 0.
+        logps = logps.clamp_min(-1e30)
     entropy = (p * logps).sum(0, keepdim=True).neg_()
     logp = logps.gather(0, choices)
     d_logp = policy_gradient(logp, old_logp, advantages, caps, floors)
@@ -110,11 +120,13 @@ class NormalOutput(Output):
 
     def gradient(self, output: Tensor, targets: Targets, d_entropy: float) -> tuple[Tensor, Tensor, Tensor]:
         """Return log-probability, entropy and the derivative by the means; adds that by log std."""
-        t, log_std = targets, self.head.log_std
+        t, log_std = targets, self.head.bounded_log_std().detach()
+        whole = self.kernel.gradients[self.head.log_std].view(-1)
+        gradient = torch.zeros_like(whole) if self.head.is_bounded else whole
         found: tuple[Tensor, Tensor, Tensor] = script(_normal_gradient)(
             output,
-            log_std.detach().view(-1, 1),
-            self.kernel.gradients[log_std].view(-1),
+            log_std.view(-1, 1),
+            gradient,
             t.drawn,
             t.old_logp,
             t.advantages,
@@ -123,6 +135,8 @@ class NormalOutput(Output):
             d_entropy,
             self.distribution_cls is distributions.SquashedNormal,
         )
+        if self.head.is_bounded:
+            whole.add_(gradient.masked_fill_((log_std != self.head.log_std.detach()).view(-1), 0.0))
         return found
 
 
@@ -200,7 +214,10 @@ class AutogradOutput(Output):
         t = targets
         with torch.enable_grad():
             output = output.detach().t().requires_grad_()
-            distribution = self.distribution_cls(self.head.features(output), self.kernel.model)
+            features = self.head.features(output)
+            if t.allowed is not None:
+                features = mask_logits(features, t.allowed)
+            distribution = self.distribution_cls(features, self.kernel.model)
             logp, entropy = distribution.logp(t.drawn), distribution.entropy()
         d_logp = policy_gradient(logp.detach().t(), t.old_logp, t.advantages, t.caps, t.floors)
         parameters = list(self.head.parameters(recurse=False))

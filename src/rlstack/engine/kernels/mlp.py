@@ -22,11 +22,17 @@ class MLPKernel(Kernel):
             [layer for layer in net if isinstance(layer, nn.Linear)]
             for net in (model.policy[:-1], model.value)
         )
-        # Both networks have the same hidden layers and take turns: what is in the cache is used again.
-        hidden = model.config["hiddens"]
-        buffers = [torch.empty((rows, size), dtype=dtype) for size in [*hidden, hidden[-1]]]
+        buffers = self._buffers(policy)
         self._policy = _Chain([*policy, self.head.linear], self, buffers, relu=relu)
+        # Networks with the same hidden layers take turns: what is in the cache is used again.
+        if [layer.out_features for layer in policy] != [layer.out_features for layer in value[:-1]]:
+            buffers = self._buffers(value[:-1])
         self._value = _Chain(value, self, buffers, relu=relu)
+
+    def _buffers(self, hidden: list[nn.Linear]) -> list[Tensor]:
+        """Return storage for what hidden layers put out, and for a derivative."""
+        sizes = [layer.out_features for layer in (*hidden, hidden[-1])]
+        return [torch.empty((self.rows, size), dtype=self.dtype) for size in sizes]
 
     def prepare(self) -> None:
         """Take in the parameters."""

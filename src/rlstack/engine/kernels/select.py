@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from ...distributions import Categorical, Normal, SquashedNormal
+from ...distributions import Bernoulli, Categorical, Normal, OneHotCategorical, SquashedNormal
 from ...models.encoder import ObservationEncoder
 from ...policies.policy import Policy, RecurrentPolicy
 from ...policies.watch import has_hooks
@@ -13,7 +13,7 @@ from .mlp import MLPKernel
 
 __all__ = ["Kernel", "kernel_class"]
 
-_DISTRIBUTIONS = (Categorical, Normal, SquashedNormal)
+_DISTRIBUTIONS = (Bernoulli, Categorical, Normal, OneHotCategorical, SquashedNormal)
 
 _ACTIVATIONS = (nn.ReLU, nn.Tanh)
 
