@@ -29,9 +29,9 @@ class _LSTM(RecurrentModel):
         /,
         hidden_size: int = 256,
         num_layers: int = 1,
+        *,
         policy_keys: Sequence[str] | None = None,
         value_keys: Sequence[str] | None = None,
-        *,
         action_mask_key: str | None = None,
         **head: Any,
     ) -> None:
@@ -113,6 +113,8 @@ class DiscreteLSTM(_LSTM):
         hidden_size: int = 256,
         num_layers: int = 1,
         *,
+        policy_keys: Sequence[str] | None = None,
+        value_keys: Sequence[str] | None = None,
         action_mask_key: str | None = None,
     ) -> None:
         super().__init__(
@@ -120,6 +122,8 @@ class DiscreteLSTM(_LSTM):
             action_spec,
             hidden_size=hidden_size,
             num_layers=num_layers,
+            policy_keys=policy_keys,
+            value_keys=value_keys,
             action_mask_key=action_mask_key,
         )
 
@@ -151,6 +155,8 @@ class ContinuousLSTM(_LSTM):
         hidden_size: int = 256,
         num_layers: int = 1,
         *,
+        policy_keys: Sequence[str] | None = None,
+        value_keys: Sequence[str] | None = None,
         log_std_init: float = 0.0,
         min_log_std: float | None = None,
         max_log_std: float | None = None,
@@ -160,6 +166,8 @@ class ContinuousLSTM(_LSTM):
             action_spec,
             hidden_size=hidden_size,
             num_layers=num_layers,
+            policy_keys=policy_keys,
+            value_keys=value_keys,
             log_std_init=log_std_init,
             min_log_std=min_log_std,
             max_log_std=max_log_std,
