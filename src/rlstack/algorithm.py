@@ -21,7 +21,6 @@ from .policies.file import state_of
 from .policies.policy import Policy, RecurrentPolicy
 from .policies.watch import PolicyWatch
 from .ppo.advantages import AdvantageEstimator
-from .ppo.coefficients import Schedules
 from .ppo.collector import Collector
 from .ppo.horizon_watch import HorizonWatch
 from .ppo.learner import Learner
@@ -30,6 +29,7 @@ from .ppo.memory import memory_advice
 from .ppo.params import describe_params
 from .ppo.precision import without_emulation
 from .ppo.rollout_buffer import Sequences, minibatches
+from .ppo.schedules import Schedules
 
 _log = logging.getLogger(__name__)
 

@@ -117,7 +117,7 @@ class AdvantageEstimator:
         if endings is None:
             return None, None, None
         valid = None if endings.valid is None else endings.valid.squeeze(-1).T
-        return endings.ended.squeeze(-1).T, endings.values.squeeze(-1).T, valid
+        return endings.cut.squeeze(-1).T, endings.values.squeeze(-1).T, valid
 
     def state_dict(self) -> dict[str, Any]:
         """Return what the next horizon needs of those before it."""

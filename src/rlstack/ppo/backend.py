@@ -13,10 +13,10 @@ from ..hparams import Hparams
 from ..policies.memory import Breaks
 from ..policies.policy import Policy, RecurrentPolicy
 from ..specs import num_rows
-from .coefficients import Coefficients
 from .losses import PPOLoss, ppo_loss
 from .precision import amp_dtype, autocast_scope, matmul_scope
 from .rollout_buffer import LossInputs, Sequences, count, microbatches
+from .schedules import Coefficients
 
 
 class Backend(ABC):

@@ -37,7 +37,7 @@ class Collector:
 
     Args:
         env: The environment.
-        passes: Of the policy that acts in it.
+        backend: Of the policy that acts in it.
         hparams: How long a horizon is, and when to reset what.
         notes: Whether to log what the environment returns in vain.
     """
@@ -202,7 +202,7 @@ class Collector:
             self._sequences = self._count_sequences(self.buffer.horizon // self.buffer.seq_len)
             stats = reward_stats(self.buffer.rewards.to(torch.float64), self.buffer.valid)
             if (endings := self.buffer.endings) is not None:
-                flags = endings.episode_ended, endings.ended, endings.valid
+                flags = endings.episode_ended, endings.cut, endings.valid
                 stats |= self._episodes.take(self.buffer.rewards, *flags)
             moments = sums()._asdict() if sums else {}
             read = read_back({**stats, **moments, "is_sound": self.buffer.is_sound()})

@@ -33,7 +33,7 @@ class Endings:
         waits: Whether to read a number from the device means to wait for it.
     """
 
-    ended: Tensor
+    cut: Tensor
     """[T, B, 1], bool. Whether what comes after a step has nothing to do with it."""
     values: Tensor
     """[T, B, 1]. What comes after a step with which an episode ends is worth; else 0."""
@@ -52,11 +52,11 @@ class Endings:
         waits: bool,
     ) -> None:
         self._num_envs, self._waits = num_envs, waits
-        self.ended = torch.zeros((horizon, num_envs, 1), dtype=torch.bool, device=device)
-        self.episode_ended = torch.zeros_like(self.ended)
+        self.cut = torch.zeros((horizon, num_envs, 1), dtype=torch.bool, device=device)
+        self.episode_ended = torch.zeros_like(self.cut)
         """[T, B, 1], bool. Whether an episode ends with a step."""
         self.values = torch.zeros((horizon, num_envs, 1), device=device)
-        self.valid = torch.ones_like(self.ended) if VALID in keys else None
+        self.valid = torch.ones_like(self.cut) if VALID in keys else None
         self._obs: Any = None
         self._state: TensorDict | None = None
         self._kept = 0
@@ -81,7 +81,7 @@ class Endings:
 
     def tensors(self) -> list[Tensor]:
         """Return all that is stored."""
-        found = [self.ended, self.episode_ended, self.values]
+        found = [self.cut, self.episode_ended, self.values]
         if self.valid is not None:
             found.append(self.valid)
         if self._obs is not None:
@@ -114,14 +114,14 @@ class Endings:
             evaluate: Returns the values [N, 1] of observations [N, ...] and states [N, ...].
         """
         self.episode_ended[t] = ending.episode_ended
-        self.ended[t] = ending.cut
+        self.cut[t] = ending.cut
         if self.valid is not None and ending.valid is not None:
             self.valid[t] = ending.valid
             if t > 0:
                 # What goes on into such a row stops before it.
-                stops = ~self.valid[t] & ~self.ended[t - 1]
+                stops = ~self.valid[t] & ~self.cut[t - 1]
                 self.values[t - 1] = torch.where(stops, values, self.values[t - 1])
-                self.ended[t - 1] |= stops
+                self.cut[t - 1] |= stops
         if ending.truncated is not None:
             truncated = ending.truncated
             if ending.terminated is not None:
@@ -130,7 +130,7 @@ class Endings:
                 self.values[t] = torch.where(truncated, values, 0.0)
             else:
                 self._keep(t, truncated, ending.final_obs, state, evaluate)
-        return None if state is None else with_zeros(state, self.ended[t])
+        return None if state is None else with_zeros(state, self.cut[t])
 
     def _keep(
         self,

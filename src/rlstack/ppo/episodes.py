@@ -29,14 +29,16 @@ class Episodes:
         self._returns.zero_()
         self._lengths.zero_()
 
-    def take(self, rewards: Tensor, ended: Tensor, cut: Tensor, valid: Tensor | None) -> dict[str, Tensor]:
+    def take(
+        self, rewards: Tensor, episode_ended: Tensor, cut: Tensor, valid: Tensor | None
+    ) -> dict[str, Tensor]:
         """Take in some steps; return `episodes/…` of those that ended in them, each a scalar.
 
         All but `episodes/count` mean nothing where that is 0.
 
         Args:
             rewards: [T, B, 1]. Of each step.
-            ended: [T, B, 1], bool. Whether an episode ends with it.
+            episode_ended: [T, B, 1], bool. Whether an episode ends with it.
             cut: [T, B, 1], bool. Whether what comes after it has nothing to do with it.
             valid: [T, B, 1], bool. Whether it was a real transition; None if all were.
         """
@@ -45,7 +47,7 @@ class Episodes:
         counts = torch.ones_like(rewards)
         if valid is not None:
             rewards, counts = rewards.where(valid, 0.0), counts.where(valid, 0.0)
-        rewards, counts, ended, cut = (part.squeeze(-1).T for part in (rewards, counts, ended, cut))
+        rewards, counts, ended, cut = (part.squeeze(-1).T for part in (rewards, counts, episode_ended, cut))
         returns, lengths = (
             reversed_discounted_returns(summed, before, gamma=1.0, ended=cut)
             for summed, before in ((rewards, self._returns), (counts, self._lengths))

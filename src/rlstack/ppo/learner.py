@@ -16,12 +16,12 @@ from ..common.metrics import read_back
 from ..hparams import Hparams
 from ..policies.file import plain_name
 from .backend import Backend
-from .coefficients import Coefficients
 from .losses import PPOLoss
 from .optimizer_options import OptimizerOptions
 from .optimizers import lay_out, make_optimizer
 from .parameter_groups import add_parameters, regroup
 from .rollout_buffer import Sequences
+from .schedules import Coefficients
 
 _MAX_SKIPPED_STEPS = 10
 """Optimizer steps that float16's gradient scaler may skip in a row while it looks for a scale."""
@@ -52,7 +52,7 @@ class Learner:
     """Makes optimizer steps on a policy.
 
     Args:
-        passes: Whose parameters to update, and how the gradient is computed.
+        backend: Whose parameters to update, and how the gradient is computed.
         hparams: What to optimize, and how.
     """
 

@@ -229,7 +229,7 @@ class Sequences:
         endings = self._buffer.endings
         if endings is None or self._seq_len == 1:
             return None
-        ended = _at(endings.ended.view(-1), self._rows(index)).view(-1, self._seq_len)[:, :-1]
+        ended = _at(endings.cut.view(-1), self._rows(index)).view(-1, self._seq_len)[:, :-1]
         steps = endings.steps(ended)
         return Breaks(ended, steps) if steps else None
 

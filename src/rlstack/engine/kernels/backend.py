@@ -14,8 +14,8 @@ from ...hparams import Hparams
 from ...policies.memory import Breaks
 from ...policies.policy import Policy, RecurrentPolicy
 from ...ppo.backend import Backend
-from ...ppo.coefficients import Coefficients
 from ...ppo.rollout_buffer import LossInputs, Sequences, count, microbatches
+from ...ppo.schedules import Coefficients
 from ...specs import num_rows
 from ..thread_pool import Workers
 from .base import Kernel, script, unoptimized, views
