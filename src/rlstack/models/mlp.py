@@ -69,8 +69,8 @@ class _MLP(Model):
         def layers(encoder: ObservationEncoder, sizes: Sequence[int]) -> list[nn.Module]:
             return _layers([encoder.size, *sizes], activation_fn, layer_norm=layer_norm)
 
-        head_layer = self.head_cls(hiddens[-1], action_spec, **head)
-        self.policy = nn.Sequential(*layers(self.encoder, hiddens), head_layer)
+        policy_layers = layers(self.encoder, hiddens)
+        self.policy = nn.Sequential(*policy_layers, self.head_cls(hiddens[-1], action_spec, **head))
         value_layers = layers(self.value_encoder or self.encoder, value_hiddens)
         self.value = nn.Sequential(*value_layers, _linear(value_hiddens[-1], 1, gain=1.0))
 
