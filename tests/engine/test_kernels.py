@@ -140,18 +140,48 @@ def test_a_value_network_of_another_shape(float64, value_hiddens):
     assert algorithm.backend.block_size == 128
 
 
-@pytest.mark.parametrize("cls", [Algorithm, RecurrentAlgorithm])
-@pytest.mark.parametrize("env_cls", [Pendulum, Twofold])
-def test_a_log_std_that_leaves_its_bounds(float64, cls, env_cls):
-    config = {"hiddens": [8]} if cls is Algorithm else {"hidden_size": 6}
-    config |= {"log_std_init": -1, "min_log_std": -1.001, "max_log_std": -0.999}
-    mode = {"entropy_coeff": 0.1, "optimizer_config": {"lr": 0.01}, "model_config": config}
-    assert_same(cls, env_cls, 1e-9, **mode)
-    algorithm = cls(env_cls, **BASE, **mode)
+BOUNDS = {"log_std_init": -1, "min_log_std": -1.01, "max_log_std": -0.99}
+SMALL = {
+    Algorithm: {"model_config": {"hiddens": [8], **BOUNDS}},
+    RecurrentAlgorithm: {"model_config": {"hidden_size": 6, **BOUNDS}},
+}
+
+
+def log_std_of(algorithm):
     [log_std] = [p for name, p in algorithm.policy.named_parameters() if name.endswith("log_std")]
-    update(algorithm)
-    assert ((log_std + 1).abs() > 0.001).all()
-    assert log_std.grad.tolist() == [0.0] * len(log_std)
+    return log_std
+
+
+@pytest.mark.parametrize("cls", SMALL)
+@pytest.mark.parametrize("env_cls", [Pendulum, Twofold])
+def test_a_log_std_that_would_leave_its_bounds(float64, cls, env_cls):
+    assert_same(cls, env_cls, 1e-9, **SMALL[cls], entropy_coeff=0.1, optimizer_config={"lr": 0.004})
+
+
+@pytest.mark.parametrize("engine", ["auto", "eager"])
+@pytest.mark.parametrize("cls", SMALL)
+def test_a_log_std_stops_at_a_bound_and_comes_back(cls, engine):
+    # Nothing but the entropy counts, which first is to grow, then to shrink.
+    entropy = {"entropy_coeff_schedule": [(0, 1e3), (500, -1e3)], "max_grad_norm": None}
+    sgd = {"optimizer_cls": torch.optim.SGD, "optimizer_config": {"lr": 1e-5}}
+    algorithm = cls(Pendulum, **BASE, engine=engine, **SMALL[cls], **entropy, **sgd)
+    log_std, seen = log_std_of(algorithm), []
+    for _ in range(4):
+        update(algorithm)
+        seen.append(log_std.item())
+    assert seen == pytest.approx([-0.99, -0.99, -1.01, -1.01])
+
+
+@pytest.mark.parametrize("engine", ["auto", "eager"])
+@pytest.mark.parametrize("cls", SMALL)
+def test_a_log_std_beyond_a_bound_has_no_gradient(cls, engine):
+    algorithm = cls(Twofold, **BASE, engine=engine, **SMALL[cls], entropy_coeff=0.1, num_sgd_iters=1)
+    log_std = log_std_of(algorithm)
+    log_std.data.copy_(torch.tensor([-2.0, -1.0]))
+    algorithm.collect()
+    algorithm.step()
+    assert log_std.grad[0] == 0 != log_std.grad[1]
+    assert log_std[0].item() == pytest.approx(-1.01)
 
 
 @pytest.mark.parametrize("activation_fn", ["relu", "tanh"])

@@ -79,10 +79,21 @@ class _ContinuousHead(_Head):
         """Return log std as it counts, within its bounds: [*A]."""
         return self.log_std.clamp(*self._bounds) if self.is_bounded else self.log_std
 
+    @torch.no_grad()
+    def keep_in_bounds(self) -> None:
+        """Put log std back onto a bound that it has passed: beyond it, no gradient would."""
+        self.log_std.clamp_(*self._bounds)
+
     def features(self, output: Tensor) -> TensorDict:
         mean = output.unflatten(-1, self.shape)
         features = {MEAN: mean, LOG_STD: self.bounded_log_std().to(mean.dtype).expand_as(mean)}
         return TensorDict(features, batch_size=output.shape[:-1])
+
+
+def bounded_heads(model: nn.Module) -> list[_ContinuousHead]:
+    """Return the parts of a model whose log std has bounds that an optimizer step may pass."""
+    found = [layer for layer in model.modules() if isinstance(layer, _ContinuousHead)]
+    return [layer for layer in found if layer.is_bounded and layer.log_std.requires_grad]
 
 
 def is_discrete(action_spec: specs.TensorSpec) -> bool:
@@ -113,7 +124,7 @@ def _unusual(**options: Any) -> dict[str, Any]:
 
 
 def _check_log_std(first: Any, lowest: Any, highest: Any) -> None:
-    """Refuse a log std that is no number, or begins outside its bounds, where nothing would change it."""
+    """Refuse a log std that is no number, or begins outside its bounds."""
     for name, value in (("log_std_init", first), ("min_log_std", lowest), ("max_log_std", highest)):
         if value is None and name != "log_std_init":
             continue

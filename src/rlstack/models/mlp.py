@@ -149,8 +149,8 @@ class ContinuousMLP(_MLP):
             al. 2016); there is no kernel for that, autograd does it.
         log_std_init: Logarithm of the standard deviation at first; -2 explores little, in units of half the
             distance of the bounds where there are some.
-        min_log_std: Bound below which it counts as this; a parameter that has got there stays there.
-        max_log_std: The same above.
+        min_log_std: Its lower bound, onto which it is put back after an optimizer step; None is none.
+        max_log_std: Its upper bound.
     """
 
     head_cls = _ContinuousHead

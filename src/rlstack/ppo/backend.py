@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..common.types import Batch, Evaluation
 from ..hparams import Hparams
+from ..models.heads import bounded_heads
 from ..policies.memory import Breaks
 from ..policies.policy import Policy, RecurrentPolicy
 from ..specs import num_rows
@@ -44,6 +45,8 @@ class Backend(ABC):
         if hparams.accumulate_grads and hparams.sgd_minibatch_size:
             self.block_size = min(self.block_size, hparams.sgd_minibatch_size)
         self.parameters = [p for p in policy.parameters() if p.requires_grad]
+        self.bounded = bounded_heads(policy.model)
+        """What has to be kept within bounds after an optimizer step."""
 
     def threads(self, rows: int) -> AbstractContextManager[None]:
         """Return the context for all computation but the environment's, on so many rows."""

@@ -181,6 +181,8 @@ class Learner:
             self.optimizer.step()
         elif go.item():
             self.optimizer.step()
+        for head in self.backend.bounded:
+            head.keep_in_bounds()
         if self.scaler is not None:
             self.scaler.update()
         # A step that the scaler skips is tried again with a smaller scale; the rest of the update goes on.
