@@ -177,7 +177,7 @@ class Trainer:
         """Collect one horizon, update the policy once, and track both; return their statistics and totals.
 
         Args:
-            env_config: Options for the environment's next reset and those after it; None goes on as before.
+            env_config: Options from the next reset on, or at once with `set_config`; None goes on as before.
 
         Raises:
             RunDirError: If the run directory isn't this trainer's any more: it was closed, or taken over.
@@ -207,7 +207,7 @@ class Trainer:
         self._keeper.close(None if kind is None else forced)
 
     def eval(self, *, env_config: Config | None = None, deterministic: bool = True) -> Stats:
-        """Return `returns/…` and `rewards/…` of a horizon in environments of its own, training undisturbed.
+        """Return the statistics of a horizon in environments of its own, training undisturbed.
 
         Its arguments are those of `Algorithm.eval`; `rlstack eval` judges by ten horizons.
         """
