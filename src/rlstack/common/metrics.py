@@ -18,7 +18,7 @@ EPISODE_STATS = (
     *(f"{EPISODES}/returns/{name}" for name in ("mean", "std", "min", "max")),
     f"{EPISODES}/lengths/mean",
 )
-"""Of the episodes that ended in an update; all but their count are absent where none did."""
+"""Of the episodes that ended in an update; all but their count, the first, are absent where none did."""
 
 BOOTSTRAP_GAP = "monitors/bootstrap_gap"
 
@@ -76,6 +76,19 @@ def value_fault(value: object) -> str | None:
     if is_number(value) or isinstance(value, bool | np.bool_):
         return None
     return f"is {value!r:.80}, expected a number, or a tensor of one without dimensions"
+
+
+def refine(stats: dict[str, Any]) -> list[str]:
+    """Make Python's floats of all values, whoever added them; leave out what can't be one, and return why."""
+    faults = []
+    for name, value in list(stats.items()):
+        fault = name_fault(name) or value_fault(value)
+        if fault is None:
+            stats[name] = float(value)
+        else:
+            del stats[name]
+            faults.append(f"stats[{name!r:.80}] {fault}")
+    return faults
 
 
 def reward_stats(rewards: Tensor, counted: Tensor | None = None) -> dict[str, Tensor]:
