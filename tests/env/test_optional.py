@@ -217,6 +217,26 @@ class TestMetrics:
         assert len({stats["env/high"] for stats in histories[0]}) > 4
 
 
+class TestState:
+    def test_there_may_be_none_before_the_first_reset(self, tmp_path):
+        class Late(Measures):
+            """Its state begins with a reset."""
+
+            def __init__(self, num_envs, /, **options):
+                super().__init__(num_envs, **options)
+                del self.level
+
+        config = {**CONFIG, "horizons_per_env_reset": -1}
+        with Trainer(Late, algorithm_config=config, run_dir=tmp_path / "run", track=False) as trainer:
+            trainer.step()
+            trainer.save()
+        for levels in (8, 12):
+            with Trainer.resume(tmp_path / "run", env_cls=Late, track=False) as trainer:
+                stats = trainer.step()
+                assert (stats["env/level"], stats["env/resets"]) == (levels, 0)
+                trainer.save()
+
+
 class TestSetConfig:
     def handed(self, configs, env_cls=Changes, **options):
         algorithm = Algorithm(env_cls, **CONFIG, **options)

@@ -117,7 +117,7 @@ class Collector:
             "horizons_since_reset": self._resets.since,
             "horizon": self.buffer.horizon,
             "env_config": detached(self.env_config),
-            "env": env_state(self.env),
+            "env": env_state(self.env) if self._resets.has_state else None,
             **({"episodes": self._episodes.state_dict()} if self.buffer.endings is not None else {}),
         }
 
@@ -136,6 +136,7 @@ class Collector:
         self._resets.load(state["env_config"])
         if state["env"] is not None:
             load_env_state(self.env, state["env"])
+            self._resets.has_state = True
         elif state["horizons_since_reset"] and not self._resets.is_due(state["horizons_since_reset"]):
             _log.warning(
                 "%s has no state_dict and load_state_dict: it is reset, and won't go on as it would have",
@@ -173,7 +174,7 @@ class Collector:
         )
         self.buffer.obs[0] = checked_reset(self.env, num_envs, config, self.policy.device, spec=spec)
         self._specs.check()
-        self._resets.config, self._resets.since = config, 1
+        self._resets.reset(config)
         return num_envs
 
     def run(

@@ -22,6 +22,8 @@ class Resets:
 
     since = 0
     """Horizons since the last reset, that at hand included; 0 lets the next one begin with a reset."""
+    has_state = False
+    """Whether the environment has ever been reset, or handed a state: before, it needn't have any."""
     config: Config | None = None
     """The options that were asked for last; None are those it was made with."""
 
@@ -51,6 +53,10 @@ class Resets:
             set_env_config(self._env, config)
         self.config, self.since = self.asked(config), since + 1
         return True
+
+    def reset(self, config: Config | None) -> None:
+        """Note a reset, with these options."""
+        self.config, self.since, self.has_state = config, 1, True
 
     def asked(self, config: Config | None) -> Config | None:
         """Return the options from now on, if these are asked for; None are those there are."""
