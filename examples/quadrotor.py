@@ -26,6 +26,14 @@ GRAVITY, STEP, DRAG = 9.81, 0.04, 0.2
 SHOWN = ("losses/vf", "monitors/bootstrap_gap", "monitors/explained_variance", "rewards/mean")
 MIXER = torch.tensor([[8.0, 8.0, -8.0, -8.0], [-8.0, 8.0, 8.0, -8.0], [2.0, -2.0, 2.0, -2.0]])
 """[3, 4]. Angular acceleration around each axis by each rotor, rad/s² per quarter of the weight."""
+OPTIONS: dict[str, Any] = {
+    "gamma": 0.98,
+    "num_envs": 512,
+    "horizons_per_env_reset": 8,
+    "sgd_minibatch_size": 4096,
+    "model_config": {"hiddens": [64, 64]},
+}
+"""With γ = 0.98 the values look some 50 steps ahead, beyond the end of a horizon."""
 
 
 class Quadrotor(Env):
@@ -82,14 +90,8 @@ def _cross_matrix(vectors: Tensor) -> Tensor:
 
 def train(resets: int, updates: int, *, seed: int = 0, **changes: Any) -> tuple[Algorithm, Stats]:
     """Return an algorithm trained with a reset before every so many horizons, and its last statistics."""
-    # With γ = 0.98 the values look some 50 steps ahead, beyond the end of a horizon.
-    options = {
-        "gamma": 0.98,
-        "num_envs": 512,
-        "sgd_minibatch_size": 4096,
-        "model_config": {"hiddens": [64, 64]},
-    }
-    algorithm = Algorithm(Quadrotor, horizons_per_env_reset=resets, seed=seed, **{**options, **changes})
+    changes = {**OPTIONS, "horizons_per_env_reset": resets, "seed": seed, **changes}
+    algorithm = Algorithm(Quadrotor, **changes)
     stats: Stats = {}
     for update in range(updates):
         stats = {**algorithm.collect(), **algorithm.step()}

@@ -1,5 +1,6 @@
 """The examples run, and show what they say they show."""
 
+import json
 import runpy
 from pathlib import Path
 
@@ -9,6 +10,9 @@ import torch
 from rlstack.specs import Composite, Unbounded
 
 EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.py"))
+
+
+SMALL = {"num_envs": 16, "horizon": 4, "sgd_minibatch_size": None, "seed": 0}
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
@@ -89,3 +93,56 @@ def test_quadrotor_hovers_if_it_is_not_reset_after_every_horizon(caplog):
     assert results[1][1] < 0.2 < 0.8 < results[8][1]
     [said] = [entry.getMessage() for entry in caplog.records]
     assert "set horizons_per_env_reset=8" in said
+
+
+@pytest.fixture
+def beside(monkeypatch):
+    """Let examples import each other, as where they are started."""
+    monkeypatch.syspath_prepend(str(EXAMPLES[0].parent))
+    return EXAMPLES[0].parent
+
+
+def test_curriculum(beside, tracked, tmp_path, capsys):
+    from rlstack import Trainer
+    from rlstack.env import check_env
+
+    curriculum = runpy.run_path(str(beside / "curriculum.py"))
+    loaded = curriculum["Loaded"]
+    assert [f.said for f in check_env(loaded, config={"spread": 0.3}).findings if f.level == "fault"] == []
+    # All are near enough: the range widens after each update.
+    trainer = curriculum["main"](0.3, near=0.0, run_dir="run", **SMALL)
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    rows = [json.loads(line)["metrics"] for line in lines]
+    assert [round(row["env/spread"], 4) for row in rows] == [0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3]
+    assert [row["env/resets"] for row in rows] == [16, 0, 0, 0, 0, 0, 0]
+    assert capsys.readouterr().out.count("masses 1 ±") == 7
+    mass = trainer.algorithm.env.mass
+    assert 0.05 < (mass - 1).abs().max() <= 0.3
+    with Trainer.resume("run", env_cls=loaded, track=False) as again:
+        assert torch.equal(again.algorithm.env.mass, mass)
+        stats = again.step()
+        assert (stats["env/spread"], stats["env/resets"]) == (pytest.approx(0.3), 0)
+
+
+def test_curriculum_waits_until_it_is_mastered(beside, tracked, capsys):
+    main = runpy.run_path(str(beside / "curriculum.py"))["main"]
+    changes = {**SMALL, "horizons_per_env_reset": -1}
+    with pytest.MonkeyPatch.context() as patch:
+        from rlstack.conditions import HitsUpperBound
+
+        few = lambda key, bound: HitsUpperBound(key, min(bound, 3))  # noqa: E731
+        patch.setitem(main.__globals__, "HitsUpperBound", few)
+        trainer = main(0.3, near=1.01, run_dir="run", **changes)
+    assert trainer.steps == 3
+    assert float(trainer.algorithm.env.spread) == 0
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(("share", "updates"), [(0.0, 1), (1.01, 3)])
+def test_success_rate(share, updates, beside, tracked, capsys):
+    trainer = runpy.run_path(str(beside / "success_rate.py"))["main"](share, updates=3, **SMALL)
+    assert trainer.steps == updates
+    history = tracked.get_metric_history(trainer.tracker.run_id, "env/success")
+    assert len(history) == updates
+    assert all(0 <= entry.value <= 1 for entry in history)
+    assert f"succeed after {updates} updates" in capsys.readouterr().out

@@ -90,11 +90,11 @@ class _PPO(ABC):
         """Simulate one horizon in all environments and keep it for `step`.
 
         Args:
-            env_config: Options for the environment's next reset and those after it; None goes on as before.
+            env_config: Options from the next reset on, or at once with `set_config`; None goes on as before.
             deterministic: Whether the policy acts without chance.
 
         Returns:
-            Statistics of this horizon; `returns/…` are sums of rewards over it.
+            Statistics of this horizon; `returns/…` are sums of rewards over it, `env/…` its own metrics too.
 
         Raises:
             EnvError: If the environment breaks its contract.
@@ -165,7 +165,7 @@ class _PPO(ABC):
             deterministic: Whether the policy acts without chance.
 
         Returns:
-            The statistics `returns/…` and `rewards/…` of that horizon; `rlstack eval` judges by ten of them.
+            That horizon's `returns/…`, `rewards/…` and own metrics `env/…`; `rlstack eval` judges by ten.
 
         Raises:
             EnvError, NonFiniteError: As `collect`.

@@ -1,14 +1,17 @@
 """Conditions on the statistics of training, that say when to stop.
 
-Statistics of evaluations, `eval/…`, aren't there after every update: meanwhile they count as not having
-changed.
+Statistics of evaluations, `eval/…`, aren't there after every update, nor are those of episodes where none
+ended; NaN isn't there either. Meanwhile they count as not having changed.
 """
 
+import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import final
 
+from .common.errors import StatisticError
+from .common.metrics import EPISODE_STATS
 from .common.types import Stats
 from .common.validation import did_you_mean, is_number
 
@@ -25,14 +28,16 @@ class Condition(ABC):
 
 
 def _read(stats: Stats, key: str) -> float | None:
-    """Return a statistic, or None if it isn't there because no evaluation was made.
+    """Return a statistic, or None if it isn't there after this update.
 
     Raises:
-        ValueError: If there never is such a statistic.
+        StatisticError: If there never is such a statistic.
     """
-    if key in stats or key.startswith("eval/"):
-        return stats.get(key)
-    raise ValueError(f"{key} is not a statistic{did_you_mean(key, stats)}")
+    if key in stats:
+        return None if math.isnan(stats[key]) else stats[key]
+    if key.startswith("eval/") or (key in EPISODE_STATS and EPISODE_STATS[0] in stats):
+        return None
+    raise StatisticError(f"{key} is not a statistic{did_you_mean(key, stats)}")
 
 
 def _check(key: object, **numbers: object) -> None:

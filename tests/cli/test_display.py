@@ -192,3 +192,41 @@ def test_a_backend_of_matplotlib_that_isnt_there(work):
     assert done.returncode == 0, done.stderr
     assert "To go on:" in done.stdout
     assert re.search("Learning curve: (not drawn, ValueError|out/learning_curve.png)", done.stdout)
+
+
+def shown(*history, width=200):
+    """Return the live line after each update."""
+    on = console(force_terminal=True, width=width)
+    lines = []
+    with Display(Screen(on), "cartpole") as display:
+        for stats in history:
+            display.show(stats, 0.5)
+            display._display._progress.refresh()
+            text = re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", written(on)).replace("\r", "\n").rstrip()
+            lines.append(text.split("\n")[-1])
+    return lines
+
+
+def test_returns_are_those_of_episodes_where_they_end():
+    none = STATS | {"episodes/count": 0.0}
+    some = none | {"episodes/count": 2.0, "episodes/returns/mean": 21.5, "episodes/returns/std": 0.5}
+    first, second, third = shown(none, some, none)
+    assert "no episode has ended" in first
+    assert "episodes/returns 21.5 ± 0.5" in second
+    # Of the last ones, until others end.
+    assert "episodes/returns 21.5 ± 0.5" in third
+    assert "-123" not in first + second + third
+
+
+def test_an_environments_own_metrics_are_shown():
+    [line] = shown(STATS | {"env/success": 0.75, "env/resets": 512.0, "env/height": float("nan")})
+    assert "returns -123.5 ± 12.3" in line
+    assert "success 0.75" in line
+    assert "resets" not in line
+    assert "height" not in line
+
+
+def test_they_go_before_losses_where_there_is_little_room():
+    [line] = shown(STATS | {"env/success": 0.75}, width=110)
+    assert "success 0.75" in line
+    assert "losses" not in line

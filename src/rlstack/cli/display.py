@@ -1,6 +1,7 @@
 """What a training run shows: a live line on a terminal, plain lines elsewhere."""
 
 import logging
+import math
 import os
 import sys
 import time
@@ -14,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from ..common.errors import told
-from ..common.metrics import ENV_STEPS, ENV_TOTAL_STEPS
+from ..common.metrics import ENV, ENV_OWN, ENV_STEPS, ENV_TOTAL_STEPS, EPISODE_STATS, EPISODES
 from ..common.types import Stats
 
 _log = logging.getLogger(__name__)
@@ -128,7 +129,7 @@ class _Live:
             console=console,
         )
         self._task = self._progress.add_task(self._name, total=None, text="")
-        self._rate = _Rate()
+        self._words = _Words(console)
 
     def start(self) -> None:
         self._progress.start()
@@ -137,11 +138,11 @@ class _Live:
         self._progress.stop()
 
     def show(self, stats: Stats, share: float | None) -> None:
-        parts = _parts(stats, self._rate.take(stats[ENV_STEPS]), self._console)
+        parts = self._words.parts(stats)
         room = self._console.width - cell_len(self._name) - _AROUND
         # What fits, the most telling first.
         kept: set[int] = set()
-        for number in (3, 0, 2, 1, 4):
+        for number in (3, 0, *range(5, len(parts)), 2, 1, 4):
             if sum(len(parts[n]) + 2 for n in {*kept, number}) - 2 <= room:
                 kept.add(number)
         text = "  ".join(parts[n] for n in sorted(kept))
@@ -153,7 +154,7 @@ class _Live:
 class _Lines:
     def __init__(self, console: Console, name: str) -> None:
         self._console, self._name = console, name
-        self._rate = _Rate()
+        self._words = _Words(console)
         self._start = self._last = time.monotonic()
         self._pending: str | None = None
 
@@ -166,7 +167,7 @@ class _Lines:
 
     def show(self, stats: Stats, share: float | None) -> None:
         now = time.monotonic()
-        text = "  ".join(_parts(stats, self._rate.take(stats[ENV_STEPS]), self._console))
+        text = "  ".join(self._words.parts(stats))
         self._pending = f"{self._name}  {text}  {now - self._start:.0f} s"
         if now - self._last >= _SECONDS_PER_LINE:
             self._last = now
@@ -177,31 +178,44 @@ class _Lines:
         self._console.print(line, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
-class _Rate:
-    """Environment steps per second, smoothed over the last few updates."""
+class _Words:
+    """Puts updates into words."""
 
-    def __init__(self) -> None:
+    def __init__(self, console: Console) -> None:
+        self._between = "±" if _can_write("±", console) else "+/-"
         self._last = time.monotonic()
         self._rate: float | None = None
+        self._episodes = "no episode has ended"
 
-    def take(self, env_steps: float) -> float:
+    def parts(self, stats: Stats) -> list[str]:
+        """Return what there is to show of an update, in the order in which it is shown."""
+        own = [name for name in stats if name.startswith(ENV) and name not in ENV_OWN]
+        return [
+            f"update {stats['algorithm/steps']:.0f}",
+            f"{stats[ENV_TOTAL_STEPS]:,.0f} steps",
+            f"{self._take(stats[ENV_STEPS]):,.0f} steps/s",
+            self._returns(stats),
+            f"losses policy {stats['losses/policy']:.3g} vf {stats['losses/vf']:.3g}",
+            *(f"{name.removeprefix(ENV)} {stats[name]:.4g}" for name in own if not math.isnan(stats[name])),
+        ]
+
+    def _returns(self, stats: Stats) -> str:
+        """Return how large returns are: of the episodes that ended last, where there are any."""
+        group = f"{EPISODES}/returns" if EPISODE_STATS[0] in stats else "returns"
+        if f"{group}/mean" not in stats:
+            return self._episodes
+        said = f"{group} {stats[f'{group}/mean']:.4g} {self._between} {stats[f'{group}/std']:.3g}"
+        if group != "returns":
+            self._episodes = said
+        return said
+
+    def _take(self, env_steps: float) -> float:
+        """Return the environment steps per second, smoothed over the last few updates."""
         now = time.monotonic()
         rate = env_steps / max(now - self._last, 1e-9)
         self._last = now
         self._rate = rate if self._rate is None else 0.7 * self._rate + 0.3 * rate
         return self._rate
-
-
-def _parts(stats: Stats, rate: float, console: Console) -> list[str]:
-    """Return what there is to show of an update, in the order in which it is shown."""
-    between = "±" if _can_write("±", console) else "+/-"
-    return [
-        f"update {stats['algorithm/steps']:.0f}",
-        f"{stats[ENV_TOTAL_STEPS]:,.0f} steps",
-        f"{rate:,.0f} steps/s",
-        f"returns {stats['returns/mean']:.4g} {between} {stats['returns/std']:.3g}",
-        f"losses policy {stats['losses/policy']:.3g} vf {stats['losses/vf']:.3g}",
-    ]
 
 
 def _shortened(name: str, room: int) -> str:

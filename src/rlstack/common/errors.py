@@ -17,6 +17,10 @@ class EnvError(RlstackError, ValueError):
     """An environment broke its contract or raised an error; says where, and what to change."""
 
 
+class StatisticError(RlstackError, ValueError):
+    """There is no such statistic, or one that was added to those of an update is no number."""
+
+
 class ConfigError(HparamsError):
     """A configuration is wrong; says where, what was expected, and what was probably meant."""
 

@@ -1,12 +1,24 @@
 """Names of the statistics, each in this one place."""
 
+import posixpath
+import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from .validation import is_number
+
 EPISODES = "episodes"
+
+EPISODE_STATS = (
+    f"{EPISODES}/count",
+    *(f"{EPISODES}/returns/{name}" for name in ("mean", "std", "min", "max")),
+    f"{EPISODES}/lengths/mean",
+)
+"""Of the episodes that ended in an update; all but their count, the first, are absent where none did."""
 
 BOOTSTRAP_GAP = "monitors/bootstrap_gap"
 
@@ -30,6 +42,54 @@ ENV_RESETS = "env/resets"
 
 ENV_TOTAL_STEPS = "env/total_steps"
 """Transitions of all environments since the beginning: what conditions, schedules and MLflow count by."""
+
+ENV: Final = "env/"
+"""What the names of an environment's own metrics begin with."""
+
+ENV_OWN: Final = (ENV_STEPS, ENV_RESETS, ENV_TOTAL_STEPS)
+"""Names that begin so and are taken."""
+
+_NAME: Final = re.compile(r"[/\w.\- :]+")
+
+_LONGEST_NAME: Final = 250
+
+
+def name_fault(name: object) -> str | None:
+    """Return what is wrong with a statistic's name, as the end of a sentence; None if MLflow takes it."""
+    if not isinstance(name, str):
+        return f"is of type {type(name).__name__}, expected str"
+    if len(name) > _LONGEST_NAME:
+        return f"has {len(name)} characters, MLflow takes {_LONGEST_NAME}"
+    if not _NAME.fullmatch(name) or posixpath.normpath(name) != name or name.startswith(("/", "..")):
+        return "is no name that MLflow takes: use letters, digits, spaces, _ - . : and single / in between"
+    return None
+
+
+def value_fault(value: object) -> str | None:
+    """Return what is wrong with a statistic's value, as the end of a sentence; None if it is a number."""
+    if isinstance(value, Tensor):
+        if value.dim() == 0 and not value.is_complex():
+            return None
+        return (
+            f"is a tensor of shape {list(value.shape)} and dtype {value.dtype}, expected a number, or a "
+            "tensor of one without dimensions: take its mean, for example"
+        )
+    if is_number(value) or isinstance(value, bool | np.bool_):
+        return None
+    return f"is {value!r:.80}, expected a number, or a tensor of one without dimensions"
+
+
+def refine(stats: dict[str, Any]) -> list[str]:
+    """Make Python's floats of all values, whoever added them; leave out what can't be one, and return why."""
+    faults = []
+    for name, value in list(stats.items()):
+        fault = name_fault(name) or value_fault(value)
+        if fault is None:
+            stats[name] = float(value)
+        else:
+            del stats[name]
+            faults.append(f"stats[{name!r:.80}] {fault}")
+    return faults
 
 
 def reward_stats(rewards: Tensor, counted: Tensor | None = None) -> dict[str, Tensor]:

@@ -1,8 +1,7 @@
 """The environment contract, and its check at the border of the library."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any, NoReturn, TypeAlias
 
@@ -11,12 +10,13 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from .. import specs
-from ..common.errors import EnvError, told
+from ..common.errors import EnvError
 from ..common.serialization import detached
 from ..common.types import OBS, REWARDS, Batch, Config, Device
 from ..common.validation import did_you_mean, is_number
 from ..spec_json import differences
 from .ending import Ending, read_ending
+from .faults import faults_of
 from .unread import unread_keys
 
 SPECS = ("observation_spec", "action_spec")
@@ -35,6 +35,12 @@ class Env(ABC):
 
     An environment that isn't reset in every `collect` should have `state_dict`, which returns its state as
     tensors and plain values, and `load_state_dict`, which takes it over: a run can be resumed exactly then.
+
+    It may have `metrics() -> Mapping[str, Tensor | float]`, numbers and tensors of one without dimensions:
+    asked once after each horizon, they are the statistics `env/<name>`. NaN is none for now.
+
+    It may have `set_config(config)`, which changes options without a reset: called, also before the first
+    reset, with an `env_config` that isn't the one in force, where no reset brings it.
 
     It may compute with gradients of its own: what it returns is taken without them, and so are its actions.
 
@@ -108,7 +114,7 @@ def make_env(factory: EnvFactory, num_envs: int, config: Config | None, device: 
         raise EnvError(
             f"the environment is {factory!r}, expected a class derived from Env, or a function like it"
         )
-    with _faults(getattr(factory, "__name__", repr(factory))):
+    with faults_of(getattr(factory, "__name__", repr(factory))):
         env = factory(num_envs, config=config, device=device)
     name = type(env).__name__
     for attribute in SPECS:
@@ -167,7 +173,7 @@ def checked_reset(
     Raises:
         EnvError: If they don't fit the specs.
     """
-    with _faults(f"{type(env).__name__}.reset"):
+    with faults_of(f"{type(env).__name__}.reset"):
         obs = env.reset(config=config)
     _check_obs(env, obs, num_envs, "reset", device, spec)
     return detached(obs)
@@ -201,7 +207,7 @@ def checked_step(
     """
     name, where = type(env).__name__, f"step (step {step} of the horizon)"
     try:
-        with _faults(f"{name}.{where}"):
+        with faults_of(f"{name}.{where}"):
             out = env.step(detached(action))
         try:
             if isinstance(out, Tensor):
@@ -236,28 +242,6 @@ def _batch_hint(env: Any, num_envs: int) -> str | None:
     return None
 
 
-def env_state(env: Any) -> dict[str, Any] | None:
-    """Return what an environment says of its state with `state_dict`; None if it doesn't.
-
-    Raises:
-        EnvError: If that raises an error.
-    """
-    if not callable(getattr(env, "state_dict", None)) or not callable(getattr(env, "load_state_dict", None)):
-        return None
-    with _faults(f"{type(env).__name__}.state_dict"):
-        return dict(detached(env.state_dict()))
-
-
-def load_env_state(env: Any, state: Config) -> None:
-    """Hand to an environment what its `state_dict` returned.
-
-    Raises:
-        EnvError: If that raises an error, or there is no `load_state_dict`.
-    """
-    with _faults(f"{type(env).__name__}.load_state_dict"):
-        env.load_state_dict(state)
-
-
 def _check_obs(
     env: Any, obs: Batch, num_envs: int, where: str, device: torch.device, spec: specs.TensorSpec | None
 ) -> None:
@@ -271,17 +255,6 @@ def _check_obs(
 @cache
 def _reward_spec(dtype: torch.dtype) -> specs.TensorSpec:
     return specs.Unbounded((1,), dtype=dtype)
-
-
-@contextmanager
-def _faults(where: str) -> Iterator[None]:
-    """Name the place in whatever an environment raises."""
-    try:
-        yield
-    except EnvError:
-        raise
-    except Exception as error:
-        raise EnvError(f"{where} raised {told(error)}") from error
 
 
 def _contents(out: object) -> str:

@@ -14,7 +14,8 @@ from ..common.errors import CaptureError, EnvError
 from ..common.serialization import pack, unpack
 from ..common.types import REWARDS, Batch
 from ..engine.snapshot import ObjectSnapshot
-from ..env.base import checked_reset, checked_step, env_state, load_env_state, most_steps, refuse_batch
+from ..env.base import checked_reset, checked_step, most_steps, refuse_batch
+from ..env.optional import env_state, load_env_state
 from ..env.unread import OptionReads
 from .subject import Subject, copies, difference, named_leaves, spec_leaves, trajectory, walk
 

@@ -19,6 +19,7 @@ from ..hparams import Hparams
 from ..ppo.horizon_watch import RESETS
 from . import checks
 from .endings import check_endings, says_endings
+from .optional import check_metrics, check_set_config
 from .subject import Subject
 
 Check: TypeAlias = Callable[[Subject], str | None]
@@ -28,8 +29,10 @@ CHECKS: Final[dict[str, Check]] = {
     "reset": checks.check_reset,
     "steps": checks.check_steps,
     "endings": check_endings,
+    "metrics": check_metrics,
     "seed": checks.check_seed,
     "config": checks.check_config,
+    "set_config": check_set_config,
     "batch sizes": checks.check_batch_sizes,
     "ownership": checks.check_ownership,
     "independence": checks.check_independence,

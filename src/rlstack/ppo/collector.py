@@ -10,16 +10,18 @@ from torch import Tensor
 
 from ..common.device import reads_wait
 from ..common.metrics import read_back, reward_stats
-from ..common.serialization import copy_into, detached, same
+from ..common.serialization import copy_into, detached
 from ..common.types import Batch, Config, Stats
-from ..env.base import checked_reset, checked_step, env_state, load_env_state
+from ..env.base import checked_reset, checked_step
 from ..env.ending import Ending, check_keys, without_final_obs
+from ..env.optional import env_metrics, env_state, load_env_state
 from ..env.spec_watch import SpecWatch
 from ..hparams import Hparams, RecurrentHparams
 from .advantages import RewardMoments
 from .backend import Backend
 from .episodes import Episodes, without_none
 from .faults import cause_of, horizon_error
+from .resets import Resets
 from .reward_watch import RewardWatch
 from .rollout_buffer import RolloutBuffer
 
@@ -50,8 +52,7 @@ class Collector:
         self._specs = SpecWatch(env)
         self.notice: Callable[[str], object] | None = _log.warning if notes else None
         """Takes what is to be said of the first step; None afterwards."""
-        self.env_config: Config | None = None
-        """What the environment was last reset with."""
+        self._resets = Resets(env, hparams)
         self._seqs_per_state_reset = -1
         if isinstance(hparams, RecurrentHparams):
             self._seqs_per_state_reset = hparams.seqs_per_state_reset
@@ -78,7 +79,7 @@ class Collector:
     def restart(self) -> None:
         """Let the next horizon begin with a reset."""
         self._sequences = 0
-        self._horizons_since_reset = 0
+        self._resets.since = 0
         self._episodes.begin()
         if self._state is not None:
             self._state.zero_()
@@ -91,7 +92,12 @@ class Collector:
     @property
     def is_last(self) -> bool:
         """Whether the environments are reset after the horizon at hand."""
-        return self._is_due(self._horizons_since_reset)
+        return self._resets.is_due(self._resets.since)
+
+    @property
+    def env_config(self) -> Config | None:
+        """The environment's options that were asked for last; None are those it was made with."""
+        return self._resets.config
 
     def tensors(self) -> list[Tensor]:
         """Return all that a rollout changes, the environment's tensors excepted."""
@@ -108,10 +114,10 @@ class Collector:
             "obs": self.buffer.obs[-1],
             "recurrent": self._state,
             "sequences": self._sequences,
-            "horizons_since_reset": self._horizons_since_reset,
+            "horizons_since_reset": self._resets.since,
             "horizon": self.buffer.horizon,
             "env_config": detached(self.env_config),
-            "env": env_state(self.env),
+            "env": env_state(self.env) if self._resets.has_state else None,
             **({"episodes": self._episodes.state_dict()} if self._episodes.begun else {}),
         }
 
@@ -124,12 +130,14 @@ class Collector:
             EnvError: If the environment can't take over its state.
         """
         self.restart()
-        self.env_config = state["env_config"]
         if state["obs"] is None:
+            self._resets.config = state["env_config"]
             return
+        self._resets.load(state["env_config"])
         if state["env"] is not None:
             load_env_state(self.env, state["env"])
-        elif state["horizons_since_reset"] and not self._is_due(state["horizons_since_reset"]):
+            self._resets.has_state = True
+        elif state["horizons_since_reset"] and not self._resets.is_due(state["horizons_since_reset"]):
             _log.warning(
                 "%s has no state_dict and load_state_dict: it is reset, and won't go on as it would have",
                 type(self.env).__name__,
@@ -138,7 +146,7 @@ class Collector:
         self._sequences = state["sequences"]
         # In horizons of now, begun ones as whole: the environment's `max_horizon` must hold.
         steps = state["horizons_since_reset"] * state.get("horizon", self.buffer.horizon)
-        self._horizons_since_reset = -(-steps // self.buffer.horizon)
+        self._resets.since = -(-steps // self.buffer.horizon)
         copy_into(state["obs"], self.buffer.obs[-1])
         if "episodes" in state:
             self._episodes.load_state_dict(state["episodes"])
@@ -149,33 +157,25 @@ class Collector:
         """Get the first observations of a horizon; return how many environments were reset for it.
 
         Args:
-            env_config: Options for the reset, if there is one, and those after it; None goes on as before.
+            env_config: Options from the next reset on, or at once with `set_config`; None goes on as before.
 
         Raises:
-            EnvError: If the observations don't fit their spec, or the specs have changed.
+            EnvError: If the observations don't fit their spec, the specs have changed, or options can't.
         """
         self._specs.check()
-        hp, since = self.hparams, self._horizons_since_reset
-        current = hp.env_config if self.env_config is None else self.env_config
-        is_new = env_config is not None and not same(env_config, current)
-        config = self.env_config if env_config is None else dict(env_config)
-        due = is_new if hp.horizons_per_env_reset == -1 else self._is_due(since)
-        if since > 0 and not due:
-            self.env_config = config
+        if self._resets.go_on(env_config):
             self.buffer.go_on()
-            self._horizons_since_reset += 1
             return 0
         self.restart()
-        spec = self._specs.observation_spec
-        self.buffer.obs[0] = checked_reset(self.env, hp.num_envs, config, self.policy.device, spec=spec)
+        num_envs, config, spec = (
+            self.buffer.num_envs,
+            self._resets.asked(env_config),
+            self._specs.observation_spec,
+        )
+        self.buffer.obs[0] = checked_reset(self.env, num_envs, config, self.policy.device, spec=spec)
         self._specs.check()
-        self.env_config = config
-        self._horizons_since_reset = 1
-        return hp.num_envs
-
-    def _is_due(self, since: int) -> bool:
-        """Return whether a reset is due so many horizons after the last one."""
-        return 0 < self.hparams.horizons_per_env_reset <= since
+        self._resets.reset(config)
+        return num_envs
 
     def run(
         self,
@@ -184,7 +184,7 @@ class Collector:
         deterministic: bool,
         sums: Callable[[], RewardMoments[Tensor]] | None = None,
     ) -> Stats:
-        """Simulate the horizon that was begun, and return its `returns/…` and `rewards/…`.
+        """Simulate the horizon that was begun, and return its `returns/…`, `rewards/…` and `env/…`.
 
         Args:
             rollout: This collector's `rollout`, or what does the same.
@@ -204,6 +204,7 @@ class Collector:
             if (endings := self.buffer.endings) is not None:
                 flags = endings.episode_ended, endings.cut, endings.valid
                 stats |= self._episodes.take(self.buffer.rewards, *flags)
+            stats |= env_metrics(self.env, self.policy.device)
             moments = sums()._asdict() if sums else {}
             read = read_back({**stats, **moments, "is_sound": self.buffer.is_sound()})
             if not read["is_sound"] and (error := horizon_error(self.buffer, name)):

@@ -12,6 +12,7 @@ from ..common.metrics import read_back, reward_stats
 from ..common.random_state import keep_random_state
 from ..env.base import EnvFactory, make_env, most_steps
 from ..env.ending import Ending
+from ..env.optional import env_metrics
 from ..policies.policy import Policy, RecurrentPolicy
 from ..policies.rollout import rollout
 from ..ppo.episodes import Episodes, without_none
@@ -36,6 +37,8 @@ def evaluate(
     device: str,
 ) -> dict[str, Any]:
     """Return how a checkpoint's policy does in fresh environments, acting without chance.
+
+    Their own metrics are asked once, after all steps.
 
     Args:
         path: A checkpoint, or a run.
@@ -78,7 +81,7 @@ def evaluate(
         "updates": said.info["updates"],
         "num_envs": num_envs,
         "steps": len(rewards),
-        **without_none(read_back(_stats(rewards, endings))),
+        **without_none(read_back({**_stats(rewards, endings), **env_metrics(env, device_)})),
     }
 
 

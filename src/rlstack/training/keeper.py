@@ -1,5 +1,6 @@
 """What is kept of a training: how far it is, its metrics and its checkpoints."""
 
+import atexit
 import logging
 import math
 import os
@@ -10,7 +11,7 @@ from typing import final
 
 from ..algorithm import Algorithm, RecurrentAlgorithm
 from ..common import metrics
-from ..common.errors import RunDirError, told
+from ..common.errors import RunDirError, StatisticError, told
 from ..common.types import Stats
 from ..runs import checkpoint
 from ..runs.restore import restore
@@ -46,7 +47,9 @@ class Keeper:
         self.collects, self.steps = 0, 0
         """How many horizons have been collected, and how often the policy has been updated."""
         self.last: Stats = {}
-        """Statistics of the last update."""
+        """Statistics of the last update; what is added to them before they are tracked counts too."""
+        self._is_tracked = self._is_recorded = True
+        """Whether they have been; whether all has been done that comes with it."""
         self.resumed = False
         """Whether no update has been made since a checkpoint was gone on from."""
         self._pid = os.getpid()
@@ -76,8 +79,10 @@ class Keeper:
 
         Raises:
             RuntimeError, RunDirError: As `at_work`, which it may have been said in long ago.
+            StatisticError: As `record`, which it does if nobody else has.
         """
         self._check()
+        self.record()
         self.resumed = False
 
     def count(self, stats: Stats, horizons: int) -> Stats:
@@ -85,6 +90,7 @@ class Keeper:
         self.collects += horizons
         self.steps += 1
         self._updates = self._algorithm.learner.updates
+        self._is_tracked = self._is_recorded = False
         device = self._algorithm.device
         self.last = {
             **stats,
@@ -94,18 +100,46 @@ class Keeper:
             "algorithm/steps": float(self.steps),
             metrics.ENV_TOTAL_STEPS: float(self._algorithm.env_steps),
         }
+        if self._tracker.enabled:
+            # What begins before a loop's body sees the statistics is the run of whoever called.
+            self._tracker.start()
+        # After the tracker: what is registered last is called first.
+        atexit.register(self._leave)
         return self.last
 
-    def record(self, stats: Stats) -> None:
-        """Track the statistics of an update, and write a checkpoint if one is due."""
-        self._tracker.log(stats)
-        if self._run_dir is None:
+    def record(self) -> None:
+        """Track the last update and write a checkpoint if one is due, unless that has been done.
+
+        Raises:
+            StatisticError: If something that was added to its statistics is no number; the rest is tracked.
+        """
+        if self._is_recorded or self._pid != os.getpid():
             return
-        if self._run_dir.is_due(self.steps):
+        atexit.unregister(self._leave)
+        self._is_recorded, faults = True, self._track()
+        if self._run_dir is not None:
+            if faults or self._run_dir.is_due(self.steps):
+                self.try_to_save()
+            elif not self._is_tried:
+                self._try()
+            self._is_tried = True
+        if faults:
+            raise StatisticError("; ".join(faults))
+
+    def _leave(self) -> None:
+        """Keep what a loop has done that is suspended when the process ends: later nothing can be."""
+        if self._pid == os.getpid():
+            self.record()
             self.try_to_save()
-        elif not self._is_tried:
-            self._try()
-        self._is_tried = True
+
+    def _track(self) -> list[str]:
+        """Track the last update's statistics, unless that has been done; return what is wrong with them."""
+        if self._is_tracked:
+            return []
+        self._is_tracked = True
+        faults = metrics.refine(self.last)
+        self._tracker.log(self.last)
+        return faults
 
     def save(self, directory: Path | None) -> Path:
         """Write a checkpoint to a directory, None is the run's `checkpoints`; return where it is.
@@ -113,6 +147,7 @@ class Keeper:
         Raises:
             ValueError: If there is neither, or the policy's description can't be JSON.
             RunDirError: If the run directory isn't this one's any more.
+            StatisticError: As `record`.
             TypeError, EnvError, RuntimeError, OSError: As `checkpoint.write` and `Algorithm.state_dict`.
         """
         run_dir, algorithm = self._run_dir if directory is None else None, self._algorithm
@@ -120,10 +155,12 @@ class Keeper:
             self._check()
         elif directory is None:
             raise ValueError("there is no run_dir: name a directory for the checkpoint")
+        if faults := self._track():
+            raise StatisticError("; ".join(faults))
         info = {
             "collects": self.collects,
             "updates": self.steps,
-            "stats": {key: value for key, value in self.last.items() if math.isfinite(value)},
+            "stats": {key: value if math.isfinite(value) else None for key, value in self.last.items()},
             **facts(algorithm, self._run_dir and self._run_dir.path),
             "run": self._run_dir and self._run_dir.id,
             "training": self._run_dir.training if self._run_dir else {},
@@ -155,9 +192,11 @@ class Keeper:
             RuntimeError, RunDirError: As `at_work`.
         """
         self._check()
+        self._track()
         restore(self._algorithm, said)
+        self._is_recorded = True
         self.collects, self.steps = said.info["collects"], said.info["updates"]
-        self.last = dict(said.info["stats"])
+        self.last = {key: math.nan if value is None else value for key, value in said.info["stats"].items()}
         self.resumed, self._updates = self.steps > 0, self._algorithm.learner.updates
         if self._run_dir is not None:
             # The metrics after it will come again.
@@ -171,9 +210,12 @@ class Keeper:
         """
         if self._pid != os.getpid():
             return
-        self._tracker.close(status)
-        if self._run_dir is not None:
-            self._run_dir.close()
+        try:
+            self.record()
+        finally:
+            self._tracker.close(status)
+            if self._run_dir is not None:
+                self._run_dir.close()
 
     def _check(self) -> None:
         if self._pid != os.getpid():

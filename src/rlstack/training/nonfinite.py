@@ -1,15 +1,16 @@
 """What to do when training meets NaN or infinity, which never reaches the policy either way."""
 
 import logging
-from collections.abc import Callable
 from typing import Final, final
 
 from ..algorithm import Algorithm, RecurrentAlgorithm
 from ..common import random_state
 from ..common.errors import CheckpointError, NonFiniteError
-from ..runs.checkpoint import Checkpoint
+from ..common.types import Config, Stats
 from ..runs.options import OnNonFinite
 from ..runs.restore import state_for
+from ..runs.run_dir import RunDir
+from .keeper import Keeper
 
 _MOST_IN_A_ROW: Final = 10
 """Horizons and updates that may be skipped one after the other."""
@@ -33,17 +34,40 @@ class NonFiniteHandler:
     Args:
         algorithm: What is trained.
         way: What to do.
-        last: Returns the last sound checkpoint; `restore` needs it.
+        keeper: Counts the updates.
+        run_dir: Has the checkpoints; `restore` needs it.
     """
 
     def __init__(
         self,
         algorithm: Algorithm | RecurrentAlgorithm,
         way: OnNonFinite,
-        last: Callable[[], Checkpoint] | None,
+        keeper: Keeper,
+        run_dir: RunDir | None,
     ) -> None:
-        self.goes_back = way == "restore"
-        self._way, self._algorithm, self._last = way, algorithm, last
+        self._way, self._algorithm, self._keeper, self._run_dir = way, algorithm, keeper, run_dir
+
+    def update(self, env_config: Config | None) -> Stats:
+        """Collect a horizon, update the policy once, and count both; return the statistics.
+
+        Args:
+            env_config: As `Algorithm.collect` takes it.
+
+        Raises:
+            NonFiniteError, CheckpointError: As `handle`.
+        """
+        self._keeper.begin()
+        if self._way == "restore" and self._run_dir is not None and self._run_dir.saved < 0:
+            self._keeper.try_to_save()
+        horizons = faults = 0
+        while True:
+            try:
+                stats = self._algorithm.collect(env_config=env_config)
+                horizons += 1
+                return self._keeper.count(stats | self._algorithm.step(), horizons)
+            except NonFiniteError as error:
+                faults += 1
+                self.handle(error, faults)
 
     def handle(self, error: NonFiniteError, in_a_row: int) -> None:
         """Make ready to collect anew after an error.
@@ -68,10 +92,10 @@ class NonFiniteHandler:
     def _restore(self, error: NonFiniteError) -> None:
         learner = self._algorithm.learner
         lr_scale = learner.lr_scale * _LR_FACTOR
-        if lr_scale < _LOWEST_LR_SCALE or self._last is None:
+        if lr_scale < _LOWEST_LR_SCALE or self._run_dir is None:
             raise NonFiniteError(f"{error} (with the learning rate at {learner.lr_scale:g} of what it was)")
         try:
-            said = self._last()
+            said = self._run_dir.read_latest()
         except CheckpointError as fault:
             raise fault from error
         # The same random numbers would lead to the same end.

@@ -10,7 +10,6 @@ from types import TracebackType
 from typing import Self, final
 
 from ..algorithm import Algorithm, RecurrentAlgorithm
-from ..common.errors import NonFiniteError
 from ..common.types import Config, Stats
 from ..conditions import Condition, any_of
 from ..env.base import EnvFactory
@@ -25,6 +24,7 @@ from ..tracking.mlflow_sender import MlflowSender
 from .interrupts import interruptible
 from .keeper import Keeper
 from .nonfinite import NonFiniteHandler
+from .stopping import Stopping
 
 
 @final
@@ -87,10 +87,19 @@ class Trainer:
             run_dir = RunDir.begin(run_dir, checkpoint_config or {}, options, self.algorithm)
         self.run_dir: RunDir | None = run_dir
         with closed_on_error(run_dir):
-            self._nonfinite = NonFiniteHandler(self.algorithm, on_nonfinite, run_dir and run_dir.read_latest)
             run = track_as(self.algorithm.params, run_dir and run_dir.path)
             self.tracker = MlflowSender(run, run_dir and run_dir.journal, enabled=track)
             self._keeper = Keeper(self.algorithm, run_dir, self.tracker, system_metrics=system_metrics)
+            self._nonfinite = NonFiniteHandler(self.algorithm, on_nonfinite, self._keeper, run_dir)
+            self._stopping = Stopping(self._keeper)
+
+    @property
+    def done(self) -> bool:
+        """Whether a stop condition holds after the last update, for `while not trainer.done: trainer.step()`.
+
+        Conditions that remember earlier updates know of those after which this was asked.
+        """
+        return self._stopping.holds(self.stop_condition)
 
     @property
     def collects(self) -> int:
@@ -177,15 +186,15 @@ class Trainer:
         """Collect one horizon, update the policy once, and track both; return their statistics and totals.
 
         Args:
-            env_config: Options for the environment's next reset and those after it; None goes on as before.
+            env_config: Options from the next reset on, or at once with `set_config`; None goes on as before.
 
         Raises:
             RunDirError: If the run directory isn't this trainer's any more: it was closed, or taken over.
             RuntimeError: In a process that was forked from that which made this trainer.
         """
         with self._keeper.at_work():
-            stats = self._update(env_config)
-            self._keeper.record(stats)
+            stats = self._nonfinite.update(env_config)
+            self._keeper.record()
         return stats
 
     def close(self) -> None:
@@ -207,7 +216,7 @@ class Trainer:
         self._keeper.close(None if kind is None else forced)
 
     def eval(self, *, env_config: Config | None = None, deterministic: bool = True) -> Stats:
-        """Return `returns/…` and `rewards/…` of a horizon in environments of its own, training undisturbed.
+        """Return the statistics of a horizon in environments of its own, training undisturbed.
 
         Its arguments are those of `Algorithm.eval`; `rlstack eval` judges by ten horizons.
         """
@@ -242,30 +251,37 @@ class Trainer:
         steps_per_eval: int | None = None,
         stop_conditions: Sequence[Condition] | None = None,
     ) -> Iterator[Stats]:
-        """Train as `run` does, and yield the statistics after every update."""
+        """Train as `run` does, and yield the statistics after every update.
+
+        What is added to them counts as theirs: they are tracked, a checkpoint is written and conditions are
+        asked when the loop goes on, or is left.
+
+        Raises:
+            StatisticError: If that is no number.
+        """
         if steps_per_eval is not None and (type(steps_per_eval) is not int or steps_per_eval < 1):
             raise ValueError(f"steps_per_eval is {steps_per_eval!r}, expected at least 1, or None for never")
         stop = self.stop_condition if stop_conditions is None else any_of(stop_conditions)
-        stop.reset()
+        self._stopping.begin(stop)
         self.interrupted, status, keeper = None, "FAILED", self._keeper
         try:
             with keeper.at_work(), interruptible() as interrupt:
                 # A run that was over before it was stopped makes no further update.
-                done = keeper.resumed and stop(keeper.last)
+                done = keeper.resumed and self._stopping.holds(stop)
                 keeper.resumed = False
                 while not (done or interrupt.is_over):
-                    stats = self._update(env_config)
+                    stats = self._nonfinite.update(env_config)
                     try:
                         if steps_per_eval is not None and self.steps % steps_per_eval == 0:
                             evaluation = self.eval(env_config=eval_env_config)
                             stats |= {f"eval/{key}": value for key, value in evaluation.items()}
+                        yield stats
                     finally:
-                        keeper.record(stats)
+                        keeper.record()
                     if interrupt.wants_checkpoint:
                         interrupt.wants_checkpoint = False
                         keeper.try_to_save()
-                    done = stop(stats)
-                    yield stats
+                    done = self._stopping.holds(stop)
                 keeper.try_to_save()
                 self.interrupted = interrupt.signum
                 status = "FINISHED" if not interrupt.is_over else "KILLED"
@@ -282,18 +298,3 @@ class Trainer:
             # One more Ctrl-C gives up waiting for MLflow.
             with suppress(KeyboardInterrupt):
                 self.tracker.close(status)
-
-    def _update(self, env_config: Config | None) -> Stats:
-        """Collect a horizon and update the policy once; after NaN or infinity, as `on_nonfinite` says."""
-        self._keeper.begin()
-        if self._nonfinite.goes_back and self.run_dir is not None and self.run_dir.saved < 0:
-            self._keeper.try_to_save()
-        horizons = faults = 0
-        while True:
-            try:
-                stats = self.algorithm.collect(env_config=env_config)
-                horizons += 1
-                return self._keeper.count(stats | self.algorithm.step(), horizons)
-            except NonFiniteError as error:
-                faults += 1
-                self._nonfinite.handle(error, faults)

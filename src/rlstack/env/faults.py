@@ -1,0 +1,21 @@
+"""What an environment raises, as errors of its own kind."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from ..common.errors import EnvError, told
+
+
+@contextmanager
+def faults_of(where: str) -> Iterator[None]:
+    """Name the place in whatever an environment raises.
+
+    Raises:
+        EnvError: With that.
+    """
+    try:
+        yield
+    except EnvError:
+        raise
+    except Exception as error:
+        raise EnvError(f"{where} raised {told(error)}") from error
