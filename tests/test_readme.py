@@ -8,7 +8,8 @@ import torch
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-SNIPPETS = re.findall(r"(<!-- needs: (\w+) -->\n)?```python\n(.*?)```", README, re.DOTALL)
+LOOP = (ROOT / "docs" / "loop.md").read_text()
+SNIPPETS = re.findall(r"(<!-- needs: (\w+) -->\n)?```python\n(.*?)```", README + LOOP, re.DOTALL)
 
 
 @pytest.mark.parametrize(
@@ -69,5 +70,6 @@ def test_commands_name_real_targets():
 
 
 def test_links_lead_somewhere():
-    for link in re.findall(r"\]\(([^)]+)\)", README):
-        assert (ROOT / link).exists(), link
+    for text, place in ((README, ROOT), (LOOP, ROOT / "docs")):
+        for link in re.findall(r"\]\(([^)]+)\)", text):
+            assert (place / link).exists(), link

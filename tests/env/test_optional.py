@@ -1,5 +1,6 @@
 """What environments measure themselves, and options that change without a reset."""
 
+import json
 import logging
 import math
 from typing import ClassVar
@@ -10,7 +11,9 @@ import torch
 from tensordict import TensorDict
 
 from rlstack import Algorithm, EnvError, Trainer
+from rlstack.conditions import HitsUpperBound
 from rlstack.env import Env, EnvChecks, check_env
+from rlstack.runs.evaluate import evaluate
 from rlstack.specs import Categorical, Unbounded
 
 from ..helpers import SMALL
@@ -92,6 +95,33 @@ class TestMetrics:
         algorithm.collect()
         assert own(algorithm.eval(env_config={"gain": 3.0}))["env/level"] == 12
         assert own(algorithm.collect())["env/level"] == 4
+
+    def test_training_is_steered_by_them(self, tmp_path):
+        config = {**CONFIG, "horizons_per_env_reset": -1}
+        options = {"every_updates": 1, "best": "env/level", "best_is": "lowest"}
+        where = {"run_dir": tmp_path / "run", "checkpoint_config": options, "track": False}
+        with Trainer(Measures, algorithm_config=config, **where) as trainer:
+            stats = trainer.run(stop_conditions=[HitsUpperBound("env/level", 12)])
+            assert stats["algorithm/steps"] == 3
+            stats = trainer.run(steps_per_eval=1, stop_conditions=[HitsUpperBound("eval/env/level", 4)])
+            assert (stats["algorithm/steps"], stats["eval/env/level"], stats["env/level"]) == (4, 4, 16)
+            with pytest.raises(ValueError, match="env/levle is not a statistic: did you mean env/level"):
+                trainer.run(stop_conditions=[HitsUpperBound("env/levle", 1)])
+        lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+        assert [json.loads(line)["metrics"]["env/level"] for line in lines] == [4, 8, 12, 16, 20]
+        best = (tmp_path / "run" / "checkpoints" / "best").read_text().strip()
+        assert best == "ckpt-000000001"
+
+    def test_a_checkpoint_is_judged_with_them(self, tmp_path):
+        with Trainer(Measures, algorithm_config=CONFIG, run_dir=tmp_path / "run", track=False) as trainer:
+            trainer.step()
+            trainer.save()
+        how = {"env_config": {"gain": 2.0}, "num_envs": 3, "steps": 5, "seed": 0, "device": "cpu"}
+        assert own(evaluate(tmp_path / "run", env_cls=Measures, **how)) == {
+            "env/level": 10.0,
+            "env/gain": 2.0,
+            "env/share/high": 1.0,
+        }
 
     def test_all_are_read_back_at_once(self, monkeypatch):
         from rlstack.common import metrics
