@@ -3,6 +3,7 @@
 import posixpath
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, Final
 
 import numpy as np
@@ -54,6 +55,7 @@ _NAME: Final = re.compile(r"[/\w.\- :]+")
 _LONGEST_NAME: Final = 250
 
 
+@lru_cache(maxsize=1024)
 def name_fault(name: object) -> str | None:
     """Return what is wrong with a statistic's name, as the end of a sentence; None if MLflow takes it."""
     if not isinstance(name, str):
@@ -83,7 +85,7 @@ def refine(stats: dict[str, Any]) -> list[str]:
     """Make Python's floats of all values, whoever added them; leave out what can't be one, and return why."""
     faults = []
     for name, value in list(stats.items()):
-        fault = name_fault(name) or value_fault(value)
+        fault = name_fault(name) or (None if type(value) is float else value_fault(value))
         if fault is None:
             stats[name] = float(value)
         else:
