@@ -10,9 +10,9 @@ from click.shell_completion import ShellComplete
 
 from rlstack.cli.app import main
 from rlstack.cli.recipes import RECIPES
-from rlstack.env import CartPole, MountainCar, Pendulum
+from rlstack.env import AcrobotV1, CartPole, CartPoleV1, MountainCar, Pendulum
 from rlstack.hparams import Hparams, RecurrentHparams
-from rlstack.models import DiscreteLSTM, DiscreteMLP
+from rlstack.models import ContinuousLSTM, ContinuousMLP, DiscreteLSTM, DiscreteMLP
 
 NESTED = {"env_config", "model_config", "optimizer_config"}
 
@@ -49,17 +49,25 @@ def test_every_hyperparameter(options, cls):
     assert {key.partition(".")[0] for key in keys} == names
 
 
-@pytest.mark.parametrize(("algorithm", "cls"), [("feedforward", DiscreteMLP), ("recurrent", DiscreteLSTM)])
+@pytest.mark.parametrize(
+    ("algorithm", "cls"),
+    [("feedforward", (DiscreteMLP, ContinuousMLP)), ("recurrent", (DiscreteLSTM, ContinuousLSTM))],
+)
 def test_options_of_models(algorithm, cls):
     found = offered("train", "--algorithm", algorithm, "cartpole", "gamma=0.9", text="model_config.")
-    assert {text[13:-1] for text in found} == {*inspect.signature(cls).parameters} - {
-        "observation_spec",
-        "action_spec",
-    }
+    options = {name for each in cls for name in inspect.signature(each).parameters}
+    assert {text[13:-1] for text in found} == options - {"observation_spec", "action_spec"}
 
 
 @pytest.mark.parametrize(
-    ("name", "cls"), [("cartpole", CartPole), ("mountain-car", MountainCar), ("pendulum", Pendulum)]
+    ("name", "cls"),
+    [
+        ("cartpole", CartPole),
+        ("mountain-car", MountainCar),
+        ("pendulum", Pendulum),
+        ("cartpole-v1", CartPoleV1),
+        ("acrobot-v1", AcrobotV1),
+    ],
 )
 def test_options_of_environments(name, cls):
     assert {text[:-1] for text in offered("check", name)} == {*cls.defaults}

@@ -24,6 +24,7 @@ KINDS = {
     "NonFiniteError": ArithmeticError,
     "HparamsError": ValueError,
     "EnvError": ValueError,
+    "StatisticError": ValueError,
     "ConfigError": rlstack.HparamsError,
     "CheckpointError": ValueError,
     "PolicyFileError": ValueError,

@@ -12,7 +12,7 @@ from .recipes import RECIPES
 
 _SOURCE = Path(__file__).parents[1]
 
-_DEFAULT_MODELS = {"feedforward": "_MLP", "recurrent": "_LSTM"}
+_DEFAULT_MODELS = {"feedforward": "mlp", "recurrent": "lstm"}
 
 _HPARAMS = {"feedforward": ["Hparams"], "recurrent": ["Hparams", "RecurrentHparams"]}
 
@@ -88,12 +88,15 @@ def _fields(file: str, cls: str) -> list[str]:
     ]
 
 
-def _options_of_model(cls: str) -> list[str]:
-    """Return the arguments with defaults of a model's `__init__`."""
-    for node in _classes(f"models/{cls.strip('_').lower()}.py")[cls].body:
-        if isinstance(node, ast.FunctionDef) and node.name == "__init__":
-            return [argument.arg for argument in node.args.args[-len(node.args.defaults) :]]
-    return []
+def _options_of_model(module: str) -> list[str]:
+    """Return the options of the default models in a module: whether actions are discrete isn't known here."""
+    found = []
+    for name, cls in _classes(f"models/{module}.py").items():
+        for node in cls.body if not name.startswith("_") else ():
+            if isinstance(node, ast.FunctionDef) and node.name == "__init__":
+                options = [*node.args.args[-len(node.args.defaults) :], *node.args.kwonlyargs]
+                found += [argument.arg for argument in options]
+    return found
 
 
 def _options_of_env(name: str | None) -> list[str]:
@@ -101,9 +104,19 @@ def _options_of_env(name: str | None) -> list[str]:
     recipe = RECIPES.get(name or "")
     if recipe is None:
         return []
-    found = list(recipe.hyperparameters.get("env_config", {}))
-    cls = _classes("env/classic.py").get(recipe.env)
+    return sorted({*recipe.hyperparameters.get("env_config", {}), *_defaults_of_env(recipe.env)})
+
+
+def _defaults_of_env(name: str) -> list[str]:
+    """Return the keys of the `defaults` of a built-in environment."""
+    found = []
+    cls = {**_classes("env/classic.py"), **_classes("env/episodic.py")}.get(name)
     for node in cls.body if cls is not None else []:
         if isinstance(node, ast.AnnAssign) and isinstance(node.value, ast.Dict):
-            found += [key.value for key in node.value.keys if isinstance(key, ast.Constant)]
-    return [str(option) for option in found]
+            for key, value in zip(node.value.keys, node.value.values, strict=True):
+                if isinstance(key, ast.Constant):
+                    found.append(str(key.value))
+                elif isinstance(value, ast.Attribute) and isinstance(value.value, ast.Name):
+                    # Those of another one, `**CartPole.defaults`.
+                    found += _defaults_of_env(value.value.id)
+    return found
