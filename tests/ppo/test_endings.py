@@ -189,7 +189,7 @@ def spread(numbers):
     return math.sqrt(sum((number - mean) ** 2 for number in numbers) / len(numbers))
 
 
-def check(algorithm, *, resets=1, updates=3):
+def assert_as_each_episode(algorithm, *, resets=1, updates=3):
     """Compare some horizons with the reference."""
     reference, hp = Reference(algorithm), algorithm.hparams
     for number in range(updates):
@@ -205,13 +205,13 @@ def check(algorithm, *, resets=1, updates=3):
         torch.testing.assert_close(returns.T, torch.tensor(reference.returns))
         if hp.normalize_rewards:
             assert algorithm.advantages.return_moments.var.sqrt().item() == pytest.approx(scale, abs=1e-9)
-        check_episodes(stats, reference.episodes)
+        assert_episodes(stats, reference.episodes)
         update = algorithm.step()
         assert update["monitors/kl_div"] == pytest.approx(0, abs=1e-10)
         assert update["monitors/clip_fraction"] == 0
 
 
-def check_episodes(stats, episodes):
+def assert_episodes(stats, episodes):
     found = {name: value for name, value in stats.items() if name.startswith("episodes/")}
     if not episodes:
         assert found == {"episodes/count": 0}
@@ -249,7 +249,7 @@ KINDS = ["feedforward", *RECURRENT]
 @pytest.mark.parametrize("engine", ["eager", "auto"])
 @pytest.mark.usefixtures("float64")
 def test_as_each_episode_by_itself(pattern, kind, engine):
-    check(make(PATTERNS[pattern], kind, engine=engine, **STILL))
+    assert_as_each_episode(make(PATTERNS[pattern], kind, engine=engine, **STILL))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -259,16 +259,16 @@ def test_resets_and_sequences_shorter_than_a_horizon(kind, resets):
     script = PATTERNS["two in one"] + PATTERNS["consecutive"]
     shorter = {} if kind == "feedforward" else {"seq_len": 3}
     algorithm = make(script, kind, horizons_per_env_reset=resets, horizon=6, **shorter, **STILL)
-    check(algorithm, resets=resets, updates=5)
+    assert_as_each_episode(algorithm, resets=resets, updates=5)
 
 
 @pytest.mark.parametrize("kind", ["feedforward", "two lstms", "gru"])
 @pytest.mark.usefixtures("float64")
 def test_as_on_a_gpu_and_replayed(kind):
     script = [[0, 2, 1], [2, 0, 0], [2, 2, 2], [0, 0, 0], [1, 0, 2], [0, 0, 0], [0, 2, 2]]
-    check(make(script, kind, making=like_on_a_gpu, engine="eager", **STILL))
+    assert_as_each_episode(make(script, kind, making=like_on_a_gpu, engine="eager", **STILL))
     algorithm = make(script, kind, making=record, engine="eager", **STILL)
-    check(algorithm, updates=5)
+    assert_as_each_episode(algorithm, updates=5)
     assert StandIn.replays > 0
     assert algorithm.engine == "graph"
 
@@ -283,7 +283,9 @@ def test_any_pattern(data):
         script = data.draw(st.lists(row, min_size=horizon, max_size=3 * horizon))
         kind = data.draw(st.sampled_from(KINDS))
         resets = data.draw(st.sampled_from([1, 3, -1]))
-        check(make(script, kind, horizon=horizon, horizons_per_env_reset=resets, **STILL), resets=resets)
+        assert_as_each_episode(
+            make(script, kind, horizon=horizon, horizons_per_env_reset=resets, **STILL), resets=resets
+        )
     finally:
         torch.set_default_dtype(torch.float32)
 

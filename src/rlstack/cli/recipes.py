@@ -95,15 +95,6 @@ def _mean_last_distance(obs: "Tensor", rewards: "Tensor", ended: "Tensor") -> fl
 
 _LSTM = {"hidden_size": 64}
 
-_EPISODIC: Mapping[str, Any] = {
-    "num_envs": 512,
-    "horizon": 64,
-    "horizons_per_env_reset": -1,
-    "gamma": 0.99,
-    "sgd_minibatch_size": 4096,
-    "model_config": {"hiddens": [64, 64], "activation_fn": "tanh"},
-}
-
 
 def _dummy(env: str) -> Recipe:
     bounds = {"bounds": 20.0}
@@ -124,6 +115,25 @@ def _dummy(env: str) -> Recipe:
     )
 
 
+def _episodic(env: str, goal: str, target: float) -> Recipe:
+    return Recipe(
+        env=env,
+        hyperparameters={
+            "num_envs": 512,
+            "horizon": 64,
+            "horizons_per_env_reset": -1,
+            "gamma": 0.99,
+            "sgd_minibatch_size": 4096,
+            "model_config": {"hiddens": [64, 64], "activation_fn": "tanh"},
+        },
+        recurrent={"sgd_minibatch_size": 1024, "model_config": _LSTM},
+        goal=goal,
+        judge=_mean_first_return,
+        target=target,
+        eval_steps=500,
+    )
+
+
 RECIPES: Mapping[str, Recipe] = {
     "cartpole": Recipe(
         env="CartPole",
@@ -141,23 +151,11 @@ RECIPES: Mapping[str, Recipe] = {
         eval_config={"start_x": 0.05, "start_x_dot": 0.05, "start_theta": 0.05, "start_theta_dot": 0.05},
         eval_steps=500,
     ),
-    "cartpole-v1": Recipe(
-        env="CartPoleV1",
-        hyperparameters=_EPISODIC,
-        recurrent={"sgd_minibatch_size": 1024, "model_config": _LSTM},
-        goal="64 episodes of Gymnasium's CartPole-v1 last 475 steps on average",
-        judge=_mean_first_return,
-        target=475.0,
-        eval_steps=500,
+    "cartpole-v1": _episodic(
+        "CartPoleV1", "64 episodes of Gymnasium's CartPole-v1 last 475 steps on average", 475.0
     ),
-    "acrobot-v1": Recipe(
-        env="AcrobotV1",
-        hyperparameters=_EPISODIC,
-        recurrent={"sgd_minibatch_size": 1024, "model_config": _LSTM},
-        goal="64 episodes of Gymnasium's Acrobot-v1 take 100 steps on average",
-        judge=_mean_first_return,
-        target=-100.0,
-        eval_steps=500,
+    "acrobot-v1": _episodic(
+        "AcrobotV1", "64 episodes of Gymnasium's Acrobot-v1 take 100 steps on average", -100.0
     ),
     "mountain-car": Recipe(
         env="MountainCar",

@@ -161,6 +161,15 @@ def same(one: object, other: object) -> bool:
 
 
 @torch.no_grad()
+def tensors_of(*values: Any) -> list[Tensor]:
+    """Return the tensors that are, or are in, tensors and TensorDicts; None has none."""
+    found: list[Tensor] = []
+    for value in values:
+        if value is not None:
+            found += [value] if isinstance(value, Tensor) else list(value.values(True, True))
+    return found
+
+
 def copy_into(source: Any, target: Tensor | TensorDict) -> None:
     """Copy a tensor, or a dictionary or TensorDict of them, leaf by leaf."""
     if isinstance(target, Tensor):

@@ -13,6 +13,7 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from ..common.errors import CaptureError
+from ..common.serialization import tensors_of
 from ..specs import TensorSpec
 
 _PLAIN = (int, float, complex, str, bytes, type(None), np.generic, np.ndarray, enum.Enum)
@@ -125,10 +126,7 @@ class ObjectSnapshot:
 
     def tensors(self) -> list[Tensor]:
         """Return all tensors, at their first places."""
-        found: list[Tensor] = []
-        for value in self._tensors.values():
-            found += [value] if isinstance(value, Tensor) else list(value.values(True, True))
-        return found
+        return tensors_of(*self._tensors.values())
 
     def put_back(self) -> None:
         """Put what it held at first back in its places; the numbers in tensors stay as they are."""

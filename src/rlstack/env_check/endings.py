@@ -8,11 +8,9 @@ from torch import Tensor
 
 from .. import specs
 from ..common.errors import EnvError
-from ..common.random_state import keep_random_state
 from ..common.types import Batch
-from ..env.base import checked_step, most_steps
 from ..env.ending import FINAL_OBS, Ending, check_keys, copied
-from .subject import Subject
+from .subject import Subject, steps
 
 _AGAIN = 3
 """In how many steps one after the other a row must end to be suspicious."""
@@ -74,14 +72,9 @@ def _moments(subject: Subject, env: Any) -> list[_Moment]:
     """Return all steps with random actions, copied; none if the environment says nothing of endings."""
     found: list[_Moment] = []
     before = subject.reset(env).clone()
-    for step in range(most_steps(env, subject.steps)):
-        with keep_random_state(subject.device):
-            torch.manual_seed(step)
-            actions = subject.actions(env)
-        obs, _, ending = checked_step(env, subject.num_envs, actions, step, subject.device)
-        if found or step == 0:
-            keys = found[0].ending.keys if found else () if ending is None else ending.keys
-            check_keys(ending, keys, f"{type(env).__name__}.step (step {step})")
+    for step, obs, _, ending in steps(subject, env):
+        if found:
+            check_keys(ending, found[0].ending.keys, f"{type(env).__name__}.step (step {step})")
         if ending is None:
             return []
         ended = ending.episode_ended.squeeze(-1).clone()

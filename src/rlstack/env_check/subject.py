@@ -11,6 +11,7 @@ from .. import specs
 from ..common.random_state import keep_random_state
 from ..common.types import OBS, REWARDS, Batch, Config
 from ..env.base import SPECS, EnvFactory, checked_reset, checked_step, make_env, most_steps
+from ..env.ending import Ending
 
 
 @final
@@ -62,19 +63,29 @@ Moment: TypeAlias = tuple[int, Batch, Tensor | None]
 
 
 def walk(subject: Subject, env: Any, notice: Callable[[str], object] | None = None) -> Iterator[Moment]:
+    """Take the steps of `steps`, without what they say of endings."""
+    for step, obs, rewards, _ in steps(subject, env, notice):
+        yield step, obs, rewards
+
+
+def steps(
+    subject: Subject, env: Any, notice: Callable[[str], object] | None = None
+) -> Iterator[tuple[int, Batch, Tensor, Ending | None]]:
     """Take steps with random actions that are the same each time, without touching torch's generator.
 
     Args:
         subject: What is checked.
         env: It, after a reset.
         notice: As `checked_step` takes it.
+
+    Yields:
+        Which step it is, observations, rewards, and what it says of endings.
     """
     for step in range(most_steps(env, subject.steps)):
         with keep_random_state(subject.device):
             torch.manual_seed(step)
             actions = subject.actions(env)
-        obs, rewards, _ = checked_step(env, subject.num_envs, actions, step, subject.device, notice=notice)
-        yield step, obs, rewards
+        yield step, *checked_step(env, subject.num_envs, actions, step, subject.device, notice=notice)
 
 
 def copies(moments: Iterable[Moment]) -> Iterator[Moment]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..common.device import reads_wait
 from ..common.metrics import read_back, reward_stats
-from ..common.serialization import copy_into, detached
+from ..common.serialization import copy_into, detached, tensors_of
 from ..common.types import Batch, Config, Stats
 from ..env.base import checked_reset, checked_step
 from ..env.ending import Ending, check_keys, without_final_obs
@@ -101,8 +101,7 @@ class Collector:
 
     def tensors(self) -> list[Tensor]:
         """Return all that a rollout changes, the environment's tensors excepted."""
-        state = [] if self._state is None else list(self._state.values(True, True))
-        return [*self.buffer.tensors(), *state]
+        return [*self.buffer.tensors(), *tensors_of(self._state)]
 
     def state_dict(self) -> dict[str, Any]:
         """Return what the next horizon needs of those before it.

@@ -8,6 +8,7 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from .. import specs
+from ..common.serialization import tensors_of
 from ..common.types import Batch
 from ..env.ending import FINAL_OBS, TRUNCATED, VALID, Ending
 from ..policies.memory import with_zeros
@@ -81,14 +82,9 @@ class Endings:
 
     def tensors(self) -> list[Tensor]:
         """Return all that is stored."""
-        found = [self.cut, self.episode_ended, self.values]
-        if self.valid is not None:
-            found.append(self.valid)
+        found = tensors_of(self.cut, self.episode_ended, self.values, self.valid)
         if self._obs is not None:
-            found += [self._places, self._counts]
-        for part in (self._obs, self._state):
-            if part is not None:
-                found += [part] if isinstance(part, Tensor) else list(part.values(True, True))
+            found += tensors_of(self._obs, self._state, self._places, self._counts)
         return found
 
     def begin(self) -> None:

@@ -8,6 +8,7 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from .. import specs
+from ..common.serialization import tensors_of
 from ..common.types import OBS, REWARDS, Batch
 from ..models.masks import ActionMask
 from ..policies.memory import Breaks
@@ -77,10 +78,7 @@ class RolloutBuffer:
 
     def tensors(self) -> list[Tensor]:
         """Return all that is stored."""
-        found: list[Tensor] = []
-        for part in (self.obs, self.drawn, self.logp, self.values, self.rewards, self.states):
-            if part is not None:
-                found += [part] if isinstance(part, Tensor) else list(part.values(True, True))
+        found = tensors_of(self.obs, self.drawn, self.logp, self.values, self.rewards, self.states)
         return found if self.endings is None else [*found, *self.endings.tensors()]
 
     @property
