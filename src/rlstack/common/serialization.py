@@ -160,7 +160,6 @@ def same(one: object, other: object) -> bool:
     return np.ndim(equal) == 0 and bool(equal)
 
 
-@torch.no_grad()
 def tensors_of(*values: Any) -> list[Tensor]:
     """Return the tensors that are, or are in, tensors and TensorDicts; None has none."""
     found: list[Tensor] = []
@@ -170,6 +169,7 @@ def tensors_of(*values: Any) -> list[Tensor]:
     return found
 
 
+@torch.no_grad()
 def copy_into(source: Any, target: Tensor | TensorDict) -> None:
     """Copy a tensor, or a dictionary or TensorDict of them, leaf by leaf."""
     if isinstance(target, Tensor):
