@@ -28,7 +28,7 @@ from .ppo.make_policy import make_policy
 from .ppo.memory import memory_advice
 from .ppo.params import describe_params
 from .ppo.precision import without_emulation
-from .ppo.rollout_buffer import Sequences, minibatches
+from .ppo.rollout_buffer import Sequences
 from .ppo.schedules import Schedules
 
 _log = logging.getLogger(__name__)
@@ -136,15 +136,13 @@ class _PPO(ABC):
         start, hp = time.perf_counter(), self.hparams
         scheduled = self._schedules.lr(self.env_steps)
         coefficients = self._schedules.coefficients(self.env_steps)
-        with self.backend.threads(hp.num_envs * hp.horizon), memory_advice(hp, "step"):
+        total = len(self._sequences)
+        size = total if hp.accumulate_grads else hp.minibatch_size(total)
+        with self.backend.threads(size * hp.sequence_length), memory_advice(hp, "step"):
             monitors = self._executor.estimate()
-            sequences, total = self._sequences, len(self._sequences)
-            size = total if hp.accumulate_grads else hp.minibatch_size(total)
             self.learner.begin(lr=scheduled, coefficients=coefficients)
             for _ in range(hp.num_sgd_iters):
-                for index in minibatches(total, size, shuffle=hp.shuffle_minibatches, device=self.device):
-                    if not self.learner.cancelled:
-                        self.learner.take(self._executor.optimizer_step(sequences, index))
+                self._executor.sgd_iteration(self._sequences, size)
             self._absorb_observations()
             numbers = self.learner.summary(monitors._asdict())
         stats = {metrics.UPDATE_STATS[name]: value for name, value in numbers.items()}

@@ -260,7 +260,7 @@ def test_a_fault_in_a_thread_comes_out():
     torch.set_num_threads(2)
     algorithm = Algorithm(CartPole, **BASE, grad_block_size=16)
     algorithm.collect()
-    algorithm.backend._encode = lambda obs: 1 / 0
+    algorithm.backend.encode = lambda obs: 1 / 0
     with pytest.raises(ZeroDivisionError):
         algorithm.step()
     assert torch.get_num_threads() == 2

@@ -37,3 +37,19 @@ def reads_wait(device: torch.device) -> bool:
 def can_record(device: torch.device) -> bool:
     """Return whether what a device does can be recorded and replayed."""
     return device.type == "cuda"
+
+
+class one_thread:  # noqa: N801 (a context manager by the name of what it does)
+    """A context in which torch computes on the calling thread alone.
+
+    Its threads wait for work in a busy loop after each operation, on cores that others need.
+    """
+
+    def __enter__(self) -> None:
+        self._before = torch.get_num_threads()
+        if self._before > 1:
+            torch.set_num_threads(1)
+
+    def __exit__(self, *_: object) -> None:
+        if self._before > 1:
+            torch.set_num_threads(self._before)

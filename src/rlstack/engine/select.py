@@ -14,8 +14,9 @@ from ..ppo.learner import Learner
 from ..ppo.memory import default_rows
 from .capture import CudaGraph, Recording
 from .executor import GraphExecutor
-from .kernels.backend import KernelBackend
+from .kernels.backend import KernelBackend, is_small
 from .kernels.base import Kernel
+from .kernels.executor import KernelExecutor
 from .kernels.select import kernel_class
 
 _BLOCK_BYTES = 2**20
@@ -25,23 +26,35 @@ _BLOCK_BYTES = 2**20
 def make_backend(policy: Policy | RecurrentPolicy, hparams: Hparams, device: torch.device) -> Backend:
     """Return the fastest passes that compute what the policy's model does, or those that are asked for."""
     cls = _kernel(policy, hparams, device)
-    return EagerBackend(policy, hparams, device) if cls is None else KernelBackend(policy, hparams, cls)
+    return (
+        EagerBackend(policy, hparams, device)
+        if cls is None
+        else KernelBackend(policy, hparams, cls, _cached_rows(policy, hparams))
+    )
 
 
 def default_block_size(policy: Policy | RecurrentPolicy, hparams: Hparams, device: torch.device) -> int:
     """Return how many rows to compute at a time.
 
-    With a kernel: as many as keep their activations in a core's cache, and few enough to occupy all threads.
+    With a kernel: a small minibatch as a whole; else as many as keep their activations in a core's cache, and
+    few enough to occupy all threads.
     """
     if _kernel(policy, hparams, device) is None:
         return default_rows(device)
+    rows = _cached_rows(policy, hparams)
+    total = hparams.num_envs * hparams.horizon
+    minibatch = min(total, (hparams.sgd_minibatch_size or total) * hparams.sequence_length)
+    if is_small(minibatch, sum(parameter.numel() for parameter in policy.parameters())):
+        return minibatch
+    share = -(-minibatch // torch.get_num_threads())
+    return max(64, min(rows, share))
+
+
+def _cached_rows(policy: Policy | RecurrentPolicy, hparams: Hparams) -> int:
+    """Return of how many rows a core's cache holds one layer's activations."""
     config = policy.model.config
     width = max([*config.get("hiddens", ()), *config.get("value_hiddens", ()), config.get("hidden_size", 0)])
-    rows = _BLOCK_BYTES // (width * (2 if hparams.enable_amp else 4))
-    total = hparams.num_envs * hparams.horizon
-    minibatch = (hparams.sgd_minibatch_size or total) * hparams.sequence_length
-    share = -(-min(total, minibatch) // torch.get_num_threads())
-    return max(64, min(rows, share))
+    return _BLOCK_BYTES // (width * (2 if hparams.enable_amp else 4))
 
 
 def _kernel(policy: Policy | RecurrentPolicy, hparams: Hparams, device: torch.device) -> type[Kernel] | None:
@@ -69,5 +82,6 @@ def make_executor(collector: Collector, learner: Learner, advantages: AdvantageE
     """
     recorder = make_recorder(learner.hparams, learner.backend.device)
     if recorder is None:
-        return Executor(collector, learner, advantages)
+        cls = KernelExecutor if learner.hparams.engine == "auto" else Executor
+        return cls(collector, learner, advantages)
     return GraphExecutor(collector, learner, advantages, recorder)

@@ -1,9 +1,8 @@
 """Threads that share the rows of a minibatch among them."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import cache
 from itertools import count
 from typing import final
@@ -24,19 +23,6 @@ class Workers:
 
     def __init__(self, count: int) -> None:
         self.count = count
-
-    @contextmanager
-    def instead_of_torchs(self) -> Iterator[None]:
-        """Let torch compute on one thread meanwhile.
-
-        After a parallel operation its threads go on spinning for a while, on the cores that ours need.
-        """
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1 if self.count > 1 else threads)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(threads)
 
     def run(self, function: Callable[[int, int], None], jobs: int) -> None:
         """Call `function(thread, job)` for the jobs 0 … jobs − 1, each on whichever thread is free.

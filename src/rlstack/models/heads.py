@@ -22,8 +22,12 @@ class _Head(nn.Module, ABC):
     linear: nn.Linear
 
     @abstractmethod
+    def parts(self, output: Tensor) -> dict[str, Tensor]:
+        """Return the features that the linear layer's output [*N, k] stands for, by name."""
+
     def features(self, output: Tensor) -> TensorDict:
         """Return the features that the linear layer's output [*N, k] stands for."""
+        return TensorDict(dict[str, Any](self.parts(output)), batch_size=output.shape[:-1])
 
     def forward(self, hidden: Tensor) -> TensorDict:
         """Return the features for hidden vectors [*N, size]."""
@@ -44,8 +48,8 @@ class _DiscreteHead(_Head):
             raise _refusal("discrete", "Categorical, MultiCategorical, OneHot or Binary", action_spec)
         self.linear = _linear(size, _num_elements(self.shape), gain=0.01)
 
-    def features(self, output: Tensor) -> TensorDict:
-        return TensorDict({LOGITS: output.unflatten(-1, self.shape)}, batch_size=output.shape[:-1])
+    def parts(self, output: Tensor) -> dict[str, Tensor]:
+        return {LOGITS: output.unflatten(-1, self.shape)}
 
 
 @final
@@ -84,10 +88,9 @@ class _ContinuousHead(_Head):
         """Put log std back onto a bound that it has passed: beyond it, no gradient would."""
         self.log_std.clamp_(*self._bounds)
 
-    def features(self, output: Tensor) -> TensorDict:
+    def parts(self, output: Tensor) -> dict[str, Tensor]:
         mean = output.unflatten(-1, self.shape)
-        features = {MEAN: mean, LOG_STD: self.bounded_log_std().to(mean.dtype).expand_as(mean)}
-        return TensorDict(features, batch_size=output.shape[:-1])
+        return {MEAN: mean, LOG_STD: self.bounded_log_std().to(mean.dtype).expand_as(mean)}
 
 
 def bounded_heads(model: nn.Module) -> list[_ContinuousHead]:

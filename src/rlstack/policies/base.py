@@ -153,8 +153,7 @@ class PolicyBase(nn.Module, ABC):
         """Return what is drawn [B, *A], its log-probability [B, 1], and the actions it makes [B, *A]."""
         distribution = self.distribution_cls(features, self.model)
         drawn = distribution.deterministic_sample() if deterministic else distribution.sample()
-        samples = distribution.to_env(drawn) if self._clips else drawn
-        return drawn, distribution.logp(drawn), self.to_env(samples)
+        return drawn, distribution.logp(drawn), self.actions_of(drawn, distribution)
 
     def drawn_example(self) -> Any:
         """Return what is drawn for two observations of zeros, [2, *A]; leaves random states as they were."""
@@ -178,6 +177,10 @@ class PolicyBase(nn.Module, ABC):
             features = self.allow(features, obs.flatten(0, 1))
         distribution = self.distribution_cls(features, self.model)
         return Evaluation(distribution.logp(drawn), values, distribution.entropy())
+
+    def actions_of(self, drawn: Any, distribution: Distribution) -> Any:
+        """Return the actions [B, *A] that are made of what a distribution drew, [B, *A]."""
+        return self.to_env(distribution.to_env(drawn) if self._clips else drawn)
 
     def to_env(self, samples: Batch) -> Batch:
         """Return what the distribution's `to_env` did, [B, *A], in units and dtype of the action spec."""

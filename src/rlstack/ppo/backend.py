@@ -8,7 +8,8 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
-from ..common.types import Batch, Evaluation
+from ..common.device import one_thread
+from ..common.types import Batch, Evaluation, PolicyStep
 from ..hparams import Hparams
 from ..models.heads import bounded_heads
 from ..policies.memory import Breaks
@@ -18,6 +19,9 @@ from .losses import PPOLoss, ppo_loss
 from .precision import amp_dtype, autocast_scope, matmul_scope
 from .rollout_buffer import LossInputs, Sequences, count, microbatches
 from .schedules import Coefficients
+
+_SMALL = 2**21
+"""Rows times parameters: up to so many, more than one thread is no faster."""
 
 
 class Backend(ABC):
@@ -35,6 +39,8 @@ class Backend(ABC):
     """Sequences computed at a time."""
     scaler: torch.amp.GradScaler | None = None
     """What scales the loss for float16."""
+    values_apart: bool = False
+    """Whether `act` leaves the values out, because `values` returns them for many steps at once."""
     flat_gradient: Tensor | None = None
     """The gradient of all parameters in one piece, if it is."""
 
@@ -45,12 +51,14 @@ class Backend(ABC):
         if hparams.accumulate_grads and hparams.sgd_minibatch_size:
             self.block_size = min(self.block_size, hparams.sgd_minibatch_size)
         self.parameters = [p for p in policy.parameters() if p.requires_grad]
+        self._size = sum(parameter.numel() for parameter in self.parameters)
         self.bounded = bounded_heads(policy.model)
         """What has to be kept within bounds after an optimizer step."""
 
     def threads(self, rows: int) -> AbstractContextManager[None]:
-        """Return the context for all computation but the environment's, on so many rows."""
-        return nullcontext()
+        """Return the context for all computation but the environment's, on so many rows at a time."""
+        small = rows * self._size <= _SMALL and self.device.type == "cpu" and self.hparams.engine != "compile"
+        return one_thread() if small else nullcontext()
 
     @abstractmethod
     def prepare(self) -> None:
@@ -59,6 +67,16 @@ class Backend(ABC):
     @abstractmethod
     def step(self, obs: Batch, state: TensorDict | None) -> tuple[TensorDict, Tensor, TensorDict | None]:
         """Return features [B, ...], values [B, 1] and the next state for observations [B, ...]."""
+
+    def act(self, obs: Batch, state: TensorDict | None, *, deterministic: bool) -> PolicyStep:
+        """Return what the policy does with observations [B, ...]; without values where they are apart."""
+        features, values, state = self.step(obs, state)
+        drawn, logp, actions = self.policy.draw(features, deterministic=deterministic)
+        return PolicyStep(actions, logp, values, state, drawn)
+
+    def values(self, obs: Batch) -> Tensor:
+        """Return the values [N, 1] of observations [N, ...], where they are apart."""
+        return self.step(obs, None)[1]
 
     @abstractmethod
     def gradient(self, sequences: Sequences, index: slice | Tensor, coefficients: Coefficients) -> Tensor:

@@ -17,6 +17,7 @@ from ..env.ending import Ending, check_keys, without_final_obs
 from ..env.optional import env_metrics, env_state, load_env_state
 from ..env.spec_watch import SpecWatch
 from ..hparams import Hparams, RecurrentHparams
+from ..specs import num_rows
 from .advantages import RewardMoments
 from .backend import Backend
 from .episodes import Episodes, without_none
@@ -230,6 +231,7 @@ class Collector:
     def rollout(self, *, deterministic: bool) -> None:
         """Fill the buffer from its first observations on, step by step."""
         buffer, policy, state, spec = self.buffer, self.policy, self._state, self._specs.observation_spec
+        device = policy.device
         self.backend.prepare()
         for t in range(buffer.horizon):
             if buffer.states is not None and t % buffer.seq_len == 0:
@@ -238,13 +240,12 @@ class Collector:
                     state = policy.initial_state(buffer.num_envs)
                 buffer.states[number] = state
             with self.backend.threads(buffer.num_envs):
-                features, values, state = self.backend.step(buffer.obs[t], state)
-                drawn, logp, actions = policy.draw(features, deterministic=deterministic)
-                buffer.drawn[t] = drawn
-                buffer.logp[t] = logp
-                buffer.values[t] = values
+                said = self.backend.act(buffer.obs[t], state, deterministic=deterministic)
+                buffer.drawn[t], buffer.logp[t], state = said.drawn, said.logp, said.state
+                if said.values is not None:
+                    buffer.values[t] = said.values
             obs, rewards, ending = checked_step(
-                self.env, buffer.num_envs, actions, t, policy.device, spec=spec, notice=self.notice
+                self.env, buffer.num_envs, said.actions, t, device, spec=spec, notice=self.notice
             )
             if ending is not None or self._ending_keys != ():
                 state = self._end(t, ending, state)
@@ -254,9 +255,11 @@ class Collector:
             buffer.rewards[t] = rewards
         if buffer.endings is not None:
             buffer.endings.evaluate(self._evaluate)
-        # Its next state counts for nothing: the step is taken again if the environment goes on.
-        with self.backend.threads(buffer.num_envs):
-            _, buffer.values[-1], _ = self.backend.step(buffer.obs[-1], state)
+        if self.backend.values_apart:
+            buffer.values.copy_(self._evaluate(buffer.obs.flatten(0, 1), None).view_as(buffer.values))
+        else:
+            # Its next state counts for nothing: the step is taken again if the environment goes on.
+            buffer.values[-1] = self._evaluate(buffer.obs[-1], state)
         if self._state is not None:
             self._state.update_(state)
 
@@ -279,12 +282,16 @@ class Collector:
             return state
         if t == 0:
             buffer.endings.begin()
-        return buffer.endings.take(t, ending, state, buffer.values[t], self._evaluate)
+
+        def values() -> Tensor:
+            return self._evaluate(buffer.obs[t], None) if self.backend.values_apart else buffer.values[t]
+
+        return buffer.endings.take(t, ending, state, values, self._evaluate)
 
     def _evaluate(self, obs: Batch, state: TensorDict | None) -> Tensor:
-        """Return the values [B, 1] of observations [B, ...] and recurrent states [B, ...]."""
-        with self.backend.threads(self.buffer.num_envs):
-            return self.backend.step(obs, state)[1]
+        """Return the values [N, 1] of observations [N, ...] and recurrent states [N, ...]."""
+        with self.backend.threads(num_rows(obs)):
+            return self.backend.values(obs) if self.backend.values_apart else self.backend.step(obs, state)[1]
 
 
 def begun_anew(state: Mapping[str, Any]) -> dict[str, Any]:

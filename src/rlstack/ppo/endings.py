@@ -97,7 +97,7 @@ class Endings:
         t: int,
         ending: Ending,
         state: TensorDict | None,
-        values: Tensor,
+        values: Callable[[], Tensor],
         evaluate: Callable[[Batch, TensorDict | None], Tensor],
     ) -> TensorDict | None:
         """Note what ends with step t; return the recurrent state before the next one.
@@ -106,7 +106,7 @@ class Endings:
             t: The step.
             ending: What the environment says of it.
             state: [B, ...]. Recurrent state after the step; None if feedforward.
-            values: [B, 1]. Of the observations before it.
+            values: Returns those of the observations before it, [B, 1].
             evaluate: Returns the values [N, 1] of observations [N, ...] and states [N, ...].
         """
         self.episode_ended[t] = ending.episode_ended
@@ -116,14 +116,14 @@ class Endings:
             if t > 0:
                 # What goes on into such a row stops before it.
                 stops = ~self.valid[t] & ~self.cut[t - 1]
-                self.values[t - 1] = torch.where(stops, values, self.values[t - 1])
+                self.values[t - 1] = torch.where(stops, values(), self.values[t - 1])
                 self.cut[t - 1] |= stops
         if ending.truncated is not None:
             truncated = ending.truncated
             if ending.terminated is not None:
                 truncated = truncated & ~ending.terminated
             if self._obs is None:
-                self.values[t] = torch.where(truncated, values, 0.0)
+                self.values[t] = torch.where(truncated, values(), 0.0)
             else:
                 self._keep(t, truncated, ending.final_obs, state, evaluate)
         return None if state is None else with_zeros(state, self.cut[t])

@@ -5,7 +5,7 @@ from torch import Tensor
 from .advantages import AdvantageEstimator, RewardMoments, ValueMonitors
 from .collector import Collector
 from .learner import Learner
-from .rollout_buffer import Sequences
+from .rollout_buffer import Sequences, minibatches
 
 
 class Executor:
@@ -36,6 +36,14 @@ class Executor:
     def estimate(self) -> ValueMonitors:
         """Put advantages and returns into the sequences, as `AdvantageEstimator.estimate`."""
         return self.advantages.estimate()
+
+    def sgd_iteration(self, sequences: Sequences, size: int) -> None:
+        """Make an optimizer step from each minibatch of so many sequences, until one isn't made."""
+        hparams, learner = self.learner.hparams, self.learner
+        shuffle, device = hparams.shuffle_minibatches, learner.backend.device
+        for index in minibatches(len(sequences), size, shuffle=shuffle, device=device):
+            if not learner.cancelled:
+                learner.take(self.optimizer_step(sequences, index))
 
     def optimizer_step(self, sequences: Sequences, index: slice | Tensor) -> Tensor:
         """Make one optimizer step and return its record, as `Learner.step`."""

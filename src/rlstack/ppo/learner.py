@@ -127,6 +127,11 @@ class Learner:
         """Note the record of an optimizer step, [11], for the update's summary."""
         self._records.append(record)
 
+    def take_made(self, records: Tensor) -> None:
+        """Note the records [n, 11] of optimizer steps that have been made without `apply`."""
+        self._records += records
+        self._alive.fill_(bool(records[-1, StepRecord._fields.index("made")]))
+
     def step(self, sequences: Sequences, index: slice | Tensor) -> Tensor:
         """Make one optimizer step from the sequences with these numbers; return its record, [11]."""
         return self.apply(self.gradient(sequences, index))

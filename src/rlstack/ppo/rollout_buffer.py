@@ -188,7 +188,7 @@ class Sequences:
     """
 
     def __init__(self, buffer: RolloutBuffer) -> None:
-        self._buffer = buffer
+        self.buffer = buffer
         self._num_envs, self._seq_len = buffer.num_envs, buffer.seq_len
         self._num_sequences = buffer.num_sequences
         self._obs = buffer.obs[:-1].flatten(0, 1)
@@ -200,14 +200,14 @@ class Sequences:
 
     def fill(self, advantages: Tensor, returns: Tensor) -> None:
         """Take in what has been made of the horizon: advantages [B, T] and returns [B, T]."""
-        buffer = self._buffer
+        buffer = self.buffer
         loss_inputs = (buffer.logp, buffer.values[:-1], advantages.T.unsqueeze(-1), returns.T.unsqueeze(-1))
         for column, values in zip(self._columns, loss_inputs, strict=True):
             column.copy_(values.flatten())
 
     def tensors(self) -> list[Tensor]:
         """Return the tensors that minibatches are taken from."""
-        return [*self._buffer.tensors(), self._columns]
+        return [*self.buffer.tensors(), self._columns]
 
     def __len__(self) -> int:
         return self._num_sequences
@@ -224,7 +224,7 @@ class Sequences:
 
     def breaks(self, index: slice | Tensor) -> Breaks | None:
         """Return where the recurrent state begins anew within sequences; None if it doesn't."""
-        endings = self._buffer.endings
+        endings = self.buffer.endings
         if endings is None or self._seq_len == 1:
             return None
         ended = _at(endings.cut.view(-1), self._rows(index)).view(-1, self._seq_len)[:, :-1]
@@ -249,9 +249,9 @@ class Sequences:
 
     def _weights(self, rows: slice | Tensor, whole: slice | Tensor) -> Tensor | None:
         """Return the weights of rows [N · L, 1] of a minibatch."""
-        if self._buffer.valid is None:
+        if self.buffer.valid is None:
             return None
-        valid = self._buffer.valid.view(-1, 1).to(self._columns.dtype)
+        valid = self.buffer.valid.view(-1, 1).to(self._columns.dtype)
         return _at(valid, rows) / _at(valid, self._rows(whole)).mean().clamp_min(
             torch.finfo(valid.dtype).tiny
         )

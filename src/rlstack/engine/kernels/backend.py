@@ -1,15 +1,17 @@
 """A default model's passes over many rows on a CPU, by its kernel."""
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from itertools import repeat
 from typing import Any, final
 
 import torch
 from tensordict import TensorDict
 from torch import Tensor
+from torch.nn import Parameter
 
-from ...common.types import Batch, Evaluation
+from ...common.device import one_thread
+from ...common.types import Batch, Evaluation, PolicyStep
 from ...hparams import Hparams
 from ...policies.memory import Breaks
 from ...policies.policy import Policy, RecurrentPolicy
@@ -21,12 +23,22 @@ from ..thread_pool import Workers
 from .base import Kernel, script, unoptimized, views
 from .heads import AutogradOutput, Output, Targets, make_output
 from .loss_gradients import error_bounds, surrogate_bounds, value_gradient
+from .mlp import MLPKernel
 
 _MOST_JOBS = 64
 """Parts of a minibatch that threads take one after the other; the slower one makes the other wait for one."""
 
 _MOST_GRADIENTS = 2**23
 """Numbers in the gradients of all jobs."""
+
+
+_SMALL_STEP = 2**26
+"""Rows of a minibatch times parameters: beyond, blocks of rows shared among threads are faster."""
+
+
+def is_small(rows: int, size: int) -> bool:
+    """Return whether an optimizer step from so many rows is a small one, for so many parameters."""
+    return rows * size <= _SMALL_STEP
 
 
 @final
@@ -40,19 +52,27 @@ class KernelBackend(Backend):
         policy: Whose model it is.
         hparams: What the loss is, and how many rows to compute at a time.
         kernel_cls: The model's kernel.
+        acting_rows: How many rows to compute at a time where no gradient is wanted.
     """
 
     name = "kernels"
 
-    def __init__(self, policy: Policy | RecurrentPolicy, hparams: Hparams, kernel_cls: type[Kernel]) -> None:
+    def __init__(
+        self, policy: Policy | RecurrentPolicy, hparams: Hparams, kernel_cls: type[Kernel], acting_rows: int
+    ) -> None:
         super().__init__(policy, hparams, policy.device)
         dtype = torch.bfloat16 if hparams.enable_amp else self.parameters[0].dtype
         self._rows = self.block_size * hparams.sequence_length
-        self._kernels = [kernel_cls(policy.model, self._rows, dtype) for _ in range(torch.get_num_threads())]
+        self._most_rows = max(self._rows, acting_rows)
+        self._kernels = [
+            kernel_cls(policy.model, self._most_rows, dtype) for _ in range(torch.get_num_threads())
+        ]
         self._outputs: list[Output] = [make_output(each, policy.distribution_cls) for each in self._kernels]
         self._weighted = [AutogradOutput(each, policy.distribution_cls) for each in self._kernels]
         """Where rows don't all count the same."""
-        self._workers = Workers(len(self._outputs))
+        self._mlps = [kernel for kernel in self._kernels if isinstance(kernel, MLPKernel)]
+        self.values_apart = bool(self._mlps)
+        self.workers = Workers(len(self._outputs))
         self._value_gradient = script(value_gradient)
         size = sum(parameter.numel() for parameter in self.parameters)
         jobs = max(1, min(_MOST_JOBS, _MOST_GRADIENTS // size))
@@ -63,42 +83,83 @@ class KernelBackend(Backend):
         self.flat_gradient = self._sum
 
     def threads(self, rows: int) -> AbstractContextManager[None]:
-        """Return a context in which torch leaves the cores to the workers, if there is work for them."""
-        return self._workers.instead_of_torchs() if rows > self._rows else nullcontext()
+        """Return a context in which torch leaves the cores to the workers."""
+        return one_thread()
+
+    def is_small(self, size: int) -> bool:
+        """Return whether optimizer steps from so many sequences are small ones."""
+        return size <= self.block_size and is_small(size * self.hparams.sequence_length, self._size)
+
+    def alone(self) -> tuple[Kernel, Output, dict[Parameter, Tensor]]:
+        """Return a thread's kernel and output, and the parts of the flat gradient by parameter."""
+        for parameter, gradient in self._whole.items():
+            parameter.grad = gradient
+        return self._kernels[0], self._outputs[0], self._whole
 
     def prepare(self) -> None:
         """Let the kernels take in the parameters."""
         for kernel in self._kernels:
             kernel.prepare()
 
-    def step(self, obs: Batch, state: TensorDict | None) -> tuple[TensorDict, Tensor, TensorDict | None]:
-        """Return features [B, ...], values [B, 1] and the next state for observations [B, ...]."""
+    def act(self, obs: Batch, state: TensorDict | None, *, deterministic: bool) -> PolicyStep:
+        """Return what the policy does with observations [B, ...]; without values where they are apart."""
+        if not self.values_apart:
+            return super().act(obs, state, deterministic=deterministic)
+        if num_rows(obs) > self._most_rows:
+            output = torch.cat(self._by_parts(self._head_output, obs), 1).t().contiguous()
+        else:
+            output = self._mlps[0].act(self.encode(obs)[0])
+        # Distributions of rlstack's own take features by their names, whatever holds them.
+        features = self.policy.allow(self._kernels[0].head.parts(output), obs)
+        drawn, logp, actions = self.policy.draw(features, deterministic=deterministic)
+        return PolicyStep(actions, logp, None, None, drawn)
 
-        def features(output: Tensor) -> TensorDict:
-            return self.policy.allow(self._kernels[0].head.features(output), obs)
+    def _head_output(self, thread: int, part: Batch) -> Tensor:
+        """Return the head's output [k, N] for one part of observations [N, ...]."""
+        with unoptimized():
+            return self._mlps[thread].head_output(self.encode(part)[0])
 
-        parts = list(microbatches(slice(0, num_rows(obs)), self._rows))
-        if len(parts) == 1:
-            output, values, state = self._run(self._kernels[0], obs, state)
-            return features(output.t().contiguous()), values.t(), state
+    def values(self, obs: Batch) -> Tensor:
+        """Return the values [N, 1] of observations [N, ...], where they are apart."""
+
+        def values(thread: int, part: Batch) -> Tensor:
+            with unoptimized():
+                return self._mlps[thread].values(self.encode(part)[-1])
+
+        return torch.cat(self._by_parts(values, obs), 1).t()
+
+    def _features(self, output: Tensor, obs: Batch) -> TensorDict:
+        """Return the features that the head's output [k, N] stands for, given the observations [N, ...]."""
+        # Row by row: what is drawn at random follows the order in memory.
+        return self.policy.allow(self._kernels[0].head.features(output.t().contiguous()), obs)
+
+    def _by_parts(self, function: Callable[..., Any], *rows: Any) -> list[Any]:
+        """Return `function(thread, *part)` of all parts of some rows, each [N, ...] or None."""
+        parts = list(microbatches(slice(0, num_rows(rows[0])), self._most_rows))
         done: list[Any] = [None] * len(parts)
+        if len(parts) == 1:
+            return [function(0, *rows)]
 
         def work(thread: int, job: int) -> None:
-            before = None if state is None else state[parts[job]]
-            done[job] = self._run(self._kernels[thread], obs[parts[job]], before)
+            done[job] = function(thread, *(None if each is None else each[parts[job]] for each in rows))
 
-        self._workers.run(work, len(parts))
-        outputs, each_values, states = zip(*done, strict=True)
+        self.workers.run(work, len(parts))
+        return done
+
+    def step(self, obs: Batch, state: TensorDict | None) -> tuple[TensorDict, Tensor, TensorDict | None]:
+        """Return features [B, ...], values [B, 1] and the next state for observations [B, ...]."""
+        done = self._by_parts(self._run, obs, state)
+        outputs, values, states = zip(*done, strict=True)
         after = None if state is None else torch.cat(states)
-        # Row by row: what is drawn at random follows the order in memory.
-        return features(torch.cat(outputs, 1).t().contiguous()), torch.cat(each_values, 1).t(), after
+        return self._features(torch.cat(outputs, 1), obs), torch.cat(values, 1).t(), after
 
     def _run(
-        self, kernel: Kernel, obs: Batch, state: TensorDict | None
+        self, thread: int, obs: Batch, state: TensorDict | None
     ) -> tuple[Tensor, Tensor, TensorDict | None]:
         """Return the head's output, the values and the next state for one block of observations [N, ...]."""
+        kernel = self._kernels[thread]
         with unoptimized():
-            output, values = kernel.forward([each.unsqueeze(1) for each in self._encode(obs)], state)
+            output, values = kernel.forward([each.unsqueeze(1) for each in self.encode(obs)], state)
             return output, values, kernel.state()
 
     def gradient(self, sequences: Sequences, index: slice | Tensor, coefficients: Coefficients) -> Tensor:
@@ -118,16 +179,15 @@ class KernelBackend(Backend):
             self._kernels[thread].gradients = self._gradients[job]
             for n in range(job * per_job, min((job + 1) * per_job, len(parts))):
                 obs, state = sequences.observations(parts[n])
-                inputs = self._encode(obs), state, sequences.breaks(parts[n])
+                inputs = self.encode(obs), state, sequences.breaks(parts[n])
                 target = targets[n]
                 if (mask := self.policy.action_mask) is not None:
                     target = target._replace(allowed=mask.allowed(obs.flatten(0, 1)))
                 said[n] = self._descend(thread, *inputs, target, entropy_weight)
 
-        self._workers.run(work, jobs)
+        self.workers.run(work, jobs)
         torch.sum(self._flats[:jobs], 0, out=self._sum)
-        for parameter, gradient in self._whole.items():
-            parameter.grad = gradient
+        self.alone()
         evaluation = Evaluation(*(torch.cat(column, 1).t() for column in zip(*said, strict=True)))
         return torch.stack(self.loss(evaluation, loss_inputs, coefficients))
 
@@ -185,8 +245,8 @@ class KernelBackend(Backend):
         logp, entropy, values = said
         return Evaluation(logp, values, entropy)
 
-    def _encode(self, obs: Batch) -> list[Tensor]:
-        """Return observations as the kernels take them: vectors for policy and values, or for both."""
+    def encode(self, obs: Batch) -> list[Tensor]:
+        """Return observations as kernels take them: vectors for policy and values, or for both."""
         model, obs = self.policy.model, self.policy.normalize(obs)
         encoders = (model.encoder, model.value_encoder)
         return [encoder(obs) for encoder in encoders if encoder is not None]

@@ -77,13 +77,13 @@ class CategoricalOutput(Output):
         """Return log-probability, entropy and the derivative by the logits."""
         t = targets
         allowed = None if t.allowed is None else t.allowed.flatten(1).t()
-        found: tuple[Tensor, Tensor, Tensor] = script(_categorical_gradient)(
+        found: tuple[Tensor, Tensor, Tensor] = script(categorical_gradient)(
             output, t.drawn, t.old_logp, t.advantages, t.caps, t.floors, d_entropy, allowed
         )
         return found
 
 
-def _categorical_gradient(
+def categorical_gradient(
     logits: Tensor,
     choices: Tensor,
     old_logp: Tensor,
@@ -123,7 +123,7 @@ class NormalOutput(Output):
         t, log_std = targets, self.head.bounded_log_std().detach()
         whole = self.kernel.gradients[self.head.log_std].view(-1)
         gradient = torch.zeros_like(whole) if self.head.is_bounded else whole
-        found: tuple[Tensor, Tensor, Tensor] = script(_normal_gradient)(
+        found: tuple[Tensor, Tensor, Tensor] = script(normal_gradient)(
             output,
             log_std.view(-1, 1),
             gradient,
@@ -140,7 +140,7 @@ class NormalOutput(Output):
         return found
 
 
-def _normal_gradient(
+def normal_gradient(
     means: Tensor,
     log_std: Tensor,
     gradient: Tensor,

@@ -1,6 +1,6 @@
 """Multilayer perceptrons, written out."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, final
 
 import torch
@@ -8,6 +8,7 @@ from tensordict import TensorDict
 from torch import Tensor, nn
 
 from .base import Kernel, add_gradient, head_output, linear, script, spread
+from .iteration import SmallNet
 
 
 @final
@@ -17,7 +18,10 @@ class MLPKernel(Kernel):
     def __init__(self, model: Any, rows: int, dtype: torch.dtype) -> None:
         super().__init__(model, rows, dtype)
         self.head = model.policy[-1]
-        relu = type(model.policy[1]) is nn.ReLU
+        self.relu = relu = type(model.policy[1]) is nn.ReLU
+        """Whether activations are ReLU; else they are tanh."""
+        self.num_inputs = model.policy[0].in_features + model.value[0].in_features
+        """Numbers that both networks are given for a row."""
         policy, value = (
             [layer for layer in net if isinstance(layer, nn.Linear)]
             for net in (model.policy[:-1], model.value)
@@ -44,6 +48,18 @@ class MLPKernel(Kernel):
         rows = self._rows(vectors)
         return self._policy.forward(rows[0]), self._value.forward(rows[-1])
 
+    def act(self, vectors: Tensor) -> Tensor:
+        """Return the head's output [N, k] for encoded observations [N, size], in few operations."""
+        return self._policy.act(vectors.to(self.dtype))
+
+    def head_output(self, vectors: Tensor) -> Tensor:
+        """Return the head's output [k, N] for encoded observations [N, size]."""
+        return self._policy.forward(vectors.to(self.dtype))
+
+    def values(self, vectors: Tensor) -> Tensor:
+        """Return the values [1, N] for encoded observations [N, size]."""
+        return self._value.forward(vectors.to(self.dtype))
+
     def state(self) -> None:
         """Return None: there is no state."""
 
@@ -60,6 +76,15 @@ class MLPKernel(Kernel):
         self._policy.forward_backward(rows[0], output_gradient)
         self._value.forward_backward(rows[-1], value_gradient)
 
+    def nets(self, size: int, gradients: Mapping[nn.Parameter, Tensor]) -> list[SmallNet]:
+        """Return the networks of the head's output and of the values, as `iterate` takes them.
+
+        Args:
+            size: How many rows they are given.
+            gradients: Where their gradients go, by parameter.
+        """
+        return [chain.net(size, gradients) for chain in (self._policy, self._value)]
+
     def _rows(self, vectors: Sequence[Tensor]) -> list[Tensor]:
         """Return vectors [N, L, size] as rows [N · L, size] of the dtype that is computed in."""
         return [each.flatten(0, 1).to(self.dtype) for each in vectors]
@@ -71,10 +96,36 @@ class _Chain:
     def __init__(self, layers: list[nn.Linear], kernel: Kernel, buffers: list[Tensor], *, relu: bool) -> None:
         self._parameters = [(layer.weight, layer.bias) for layer in layers]
         self._kernel, self._buffers, self._relu = kernel, buffers, relu
+        self._folded: list[tuple[Tensor, Tensor]] | None = None
         self._forward, self._backward = script(_forward), script(_backward)
 
+    def act(self, rows: Tensor) -> Tensor:
+        """Return the last layer's output [N, k] for input [N, size]."""
+        if self._folded is None:
+            self._folded = _folded(self._weights, self._biases, relu=self._relu)
+        *hidden, (weight, bias) = self._folded
+        for each, its_bias in hidden:
+            rows = torch.addmm(its_bias, rows, each)
+            rows = rows.relu_() if self._relu else rows.sigmoid_()
+        return torch.addmm(bias, rows, weight)
+
+    def net(self, size: int, gradients: Mapping[nn.Parameter, Tensor]) -> SmallNet:
+        """Return the layers as they are, with room for so many rows."""
+        weights, biases = (list(column) for column in zip(*self._parameters, strict=True))
+        values = [bias.detach() for bias in biases]
+        return SmallNet(
+            [weight.detach() for weight in weights],
+            [weight.detach().t() for weight in weights],
+            [*values[:-1], values[-1].unsqueeze(-1)],
+            [value.new_empty((size, len(value))) for value in values[:-1]],
+            [gradients[weight] for weight in weights],
+            [gradients[bias] for bias in biases],
+            self._relu,
+            values[0].new_full((), -1.0),
+        )
+
     def prepare(self) -> None:
-        dtype = self._kernel.dtype
+        dtype, self._folded = self._kernel.dtype, None
         self._weights, self._biases = (
             [parameter.detach().to(dtype) for parameter in column]
             for column in zip(*self._parameters, strict=True)
@@ -93,6 +144,21 @@ class _Chain:
             for column in zip(*self._parameters, strict=True)
         )
         self._backward(d_columns, rows, self._weights, self._buffers, weights, biases, self._relu)
+
+
+def _folded(weights: list[Tensor], biases: list[Tensor], *, relu: bool) -> list[tuple[Tensor, Tensor]]:
+    """Return layers (weight [size, k], bias [k]) with σ(2z) in place of tanh z = 2 σ(2z) − 1.
+
+    The rest of the tangent goes into the layers around it: an operation less for each.
+    """
+    if relu:
+        return [(weight.t(), bias) for weight, bias in zip(weights, biases, strict=True)]
+    last, layers = len(weights) - 1, []
+    for i, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
+        before, after = (1.0 if i == 0 else 2.0), (1.0 if i == last else 2.0)
+        bias = bias if i == 0 else bias - weight.sum(1)
+        layers.append((weight.t() * (before * after), bias * after))
+    return layers
 
 
 def _forward(
