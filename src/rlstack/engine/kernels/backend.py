@@ -32,6 +32,9 @@ _MOST_GRADIENTS = 2**23
 """Numbers in the gradients of all jobs."""
 
 
+_ALONE, _PARTS = 2**23, 8
+"""Rows times parameters up to which one thread acts as fast as several, and how many parts these share."""
+
 _SMALL_STEP = 2**26
 """Rows of a minibatch times parameters: beyond, blocks of rows shared among threads are faster."""
 
@@ -105,7 +108,7 @@ class KernelBackend(Backend):
         """Return what the policy does with observations [B, ...]; without values where they are apart."""
         if not self.values_apart:
             return super().act(obs, state, deterministic=deterministic)
-        if num_rows(obs) > self._most_rows:
+        if num_rows(obs) > self._part(num_rows(obs)):
             output = torch.cat(self._by_parts(self._head_output, obs), 1).t().contiguous()
         else:
             output = self._mlps[0].act(self.encode(obs)[0])
@@ -133,9 +136,15 @@ class KernelBackend(Backend):
         # Row by row: what is drawn at random follows the order in memory.
         return self.policy.allow(self._kernels[0].head.features(output.t().contiguous()), obs)
 
+    def _part(self, rows: int) -> int:
+        """Return how many of so many rows a thread is given at a time: it doesn't depend on their number."""
+        share = rows if rows * self._size <= _ALONE else -(-rows // _PARTS)
+        return min(share, self._most_rows)
+
     def _by_parts(self, function: Callable[..., Any], *rows: Any) -> list[Any]:
         """Return `function(thread, *part)` of all parts of some rows, each [N, ...] or None."""
-        parts = list(microbatches(slice(0, num_rows(rows[0])), self._most_rows))
+        total = num_rows(rows[0])
+        parts = list(microbatches(slice(0, total), self._part(total)))
         done: list[Any] = [None] * len(parts)
         if len(parts) == 1:
             return [function(0, *rows)]
