@@ -57,8 +57,8 @@ class Env(ABC):
     max_horizon: int | None = None
     """Most steps that make sense between two resets; None if there is no such bound."""
     policy_keys: Sequence[str] | None = None
-    """Keys of Composite observations that a default model's policy sees, unless `model_config` says otherwise,
-    nested ones as "a.b"; None is all."""
+    """Keys of Composite observations that a default model's policy sees, "a.b" if nested, unless
+    `model_config` says otherwise; None is all."""
     value_keys: Sequence[str] | None = None
     """Keys that its values are made from."""
 

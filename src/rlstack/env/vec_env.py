@@ -73,7 +73,7 @@ class _VecEnv(Env):
         self._tells_final: bool | None = None
         """Whether a step says the last observations of rows that ended; None before the first."""
         self._metrics = LogMeans(self._name)
-        groups = observed_now(self.simulator)
+        groups = observed_now(self.simulator, self._name)
         policy, value = who_sees(groups, self.config["obs_groups"], self._name)
         self._groups = list(dict.fromkeys([*policy, *value]))
         if len(self._groups) > 1:
@@ -99,8 +99,9 @@ class _VecEnv(Env):
         """
         self._change(config)
         env = self.simulator
+        # Some keep the number there that they were made with.
         if callable(getattr(env, "seed", None)):
-            with torch_as_before(self.device):
+            with torch_as_before(self.device), prints_aside():
                 env.seed(draw_seed())
         with prints_aside():
             obs = self._obs(self._put_back(env), "reset")
@@ -207,9 +208,9 @@ class _VecEnv(Env):
                     f"{self._name} can't be put back: {type(env).__name__} has no reset; with "
                     "horizons_per_env_reset=-1 it is asked for one at the beginning only"
                 )
-            return observed_now(env)
+            return observed_now(env, self._name)
         groups = read_obs(env.reset())
-        return groups if all(name in groups for name in self._groups) else observed_now(env)
+        return groups if all(name in groups for name in self._groups) else observed_now(env, self._name)
 
     def _put_rows_back(self, env: Any, dones: Tensor, obs: Batch, extras: Mapping[str, Any]) -> Batch:
         """Put rows back that have ended; return observations, the first of their next episodes in those."""

@@ -100,13 +100,17 @@ def read_obs(said: Any) -> dict[str, Any]:
     return groups
 
 
-def observed_now(env: Any) -> dict[str, Any]:
+def observed_now(env: Any, where: str) -> dict[str, Any]:
     """Return what an object of rsl_rl's form observes now, by group.
+
+    Args:
+        env: The object.
+        where: What to call it in errors.
 
     Raises:
         EnvError: If it says nothing of that.
     """
-    name = type(env).__name__
+    name = f"{where}: {type(env).__name__}"
     if not callable(getattr(env, "get_observations", None)):
         raise EnvError(f"{name} has no get_observations: make an object of the form of rsl_rl's VecEnv")
     said = env.get_observations()
