@@ -99,7 +99,7 @@ def test_options_reach_the_task_by_their_paths(mjlab):
     [
         ({"cfg": {"rewards.nea.weight": 2.0}}, "cfg.rewards has no option nea: did you mean near"),
         ({"cfg": {"rewards.near.weigth": 2.0}}, "cfg.rewards.near has no option weigth: did you mean weight"),
-        ({"cfg": {"rewards.near.weight.x": 2.0}}, "cfg.rewards.near.weight has no option x"),
+        ({"cfg": {"rewards.near.weight.x": 2.0}}, "cfg.rewards.near.weight has no option x: it has none"),
         ({"plai": True}, f"env_config.plai is not an option of {TASK}: did you mean play"),
     ],
 )

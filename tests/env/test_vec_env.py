@@ -16,6 +16,7 @@ from rlstack.runs.class_paths import find_class
 from rlstack.specs import Unbounded
 
 from ..helpers import SMALL
+from ..standin import record
 from . import vec_forms
 from .vec_forms import FORMS, made
 from .walk import CONFIG, walked
@@ -226,3 +227,21 @@ def test_a_run_goes_on_with_a_reset_and_says_so(tmp_path, caplog):
         stats = resumed.run(stop_conditions=[HitsUpperBound("algorithm/collects", 3)])
     assert stats["algorithm/collects"] == 3
     assert resumed.algorithm.policy.model.value_encoder.size == 3
+
+
+def test_simulators_are_stepped_as_they_are_and_updates_are_recorded(caplog):
+    # Its tensors can't be put back: they aren't even looked for.
+    options = {**CONFIG, "model_config": SMALL}
+    recorded, plain = (
+        record(Algorithm, made("IsaacLab23"), **options),
+        Algorithm(made("IsaacLab23"), **options),
+    )
+    for algorithm in (recorded, plain):
+        torch.manual_seed(1)
+        for _ in range(4):
+            stats = algorithm.collect()
+            algorithm.step()
+        algorithm.last = stats["returns/mean"]
+    assert recorded.last == pytest.approx(plain.last)
+    assert "IsaacLab23._held is a _Held, which can't be copied and put back" in caplog.text
+    assert recorded.engine.startswith("graph")

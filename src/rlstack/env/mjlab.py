@@ -64,7 +64,8 @@ def _set(config: Any, path: str, value: Any, what: str) -> None:
         known = config if isinstance(config, dict) else vars(config) if hasattr(config, "__dict__") else {}
         if part not in known:
             place = ".".join(("cfg", *parts[:done]))
-            raise EnvError(f"{what}: {place} has no option {part}{did_you_mean(part, map(str, known))}")
+            meant = did_you_mean(part, map(str, known)) if known else ": it has none"
+            raise EnvError(f"{what}: {place} has no option {part}{meant}")
         if done < len(parts):
             config = known[part]
     if isinstance(known[last], tuple) and isinstance(value, list):
