@@ -25,7 +25,11 @@ def mjlab(monkeypatch):
     calls = []
     weight = SimpleNamespace(weight=1.0, sides=(0.0, 1.0))
     cfg = SimpleNamespace(
-        scene=SimpleNamespace(num_envs=1), seed=None, auto_reset=True, rewards={"near": weight}
+        scene=SimpleNamespace(num_envs=1),
+        seed=None,
+        auto_reset=True,
+        rewards={"near": weight},
+        commands={"motion": SimpleNamespace(motion_file="walk.npz")},
     )
 
     class ManagerBasedRlEnv(Mjlab):
@@ -100,6 +104,7 @@ def test_options_reach_the_task_by_their_paths(mjlab):
         ({"cfg": {"rewards.nea.weight": 2.0}}, "cfg.rewards has no option nea: did you mean near"),
         ({"cfg": {"rewards.near.weigth": 2.0}}, "cfg.rewards.near has no option weigth: did you mean weight"),
         ({"cfg": {"rewards.near.weight.x": 2.0}}, "cfg.rewards.near.weight has no option x: it has none"),
+        ({"cfg": {"commands.motion.motion_file": ""}}, "follows a motion, and none is given: say where it"),
         ({"plai": True}, f"env_config.plai is not an option of {TASK}: did you mean play"),
     ],
 )

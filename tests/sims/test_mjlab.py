@@ -1,7 +1,9 @@
 """mjlab itself, on Warp's CPU device: its steps, its endings, and that a policy learns by them."""
 
 import logging
+import re
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +16,8 @@ from rlstack.env import check_env
 from rlstack.env.mjlab import make
 from rlstack.env.simulators import find_simulator
 
+PAGE = Path(__file__).parents[2] / "docs" / "simulators" / "vec_env.md"
+SNIPPETS = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
 TASK = "Mjlab-Cartpole-Balance"
 STEPS = 10
 # A step takes 0.05 s.
@@ -115,6 +119,51 @@ def test_a_run_goes_on_with_a_reset_and_says_so(tmp_path, caplog):
     with resumed:
         stats = resumed.run(stop_conditions=[HitsUpperBound("algorithm/collects", 3)])
     assert stats["algorithm/collects"] == 3
+
+
+def test_the_page_on_it_trains(tracked, capsys):
+    [code] = [code for code in SNIPPETS if "rlstack.env.mjlab" in code]
+    exec(compile(code, "vec_env.md", "exec"), {"__name__": "__main__"})
+    assert float(capsys.readouterr().out) > 0
+
+
+def test_the_page_has_the_recipe_that_mjlab_has():
+    from mjlab.rl import RslRlOnPolicyRunnerCfg
+
+    [code] = [code for code in SNIPPETS if code.startswith("recipe = ")]
+    exec(code, names := {})
+    recipe, theirs = names["recipe"], RslRlOnPolicyRunnerCfg()
+    algorithm = theirs.algorithm
+    assert (algorithm.schedule, algorithm.use_clipped_value_loss) == ("adaptive", True)
+    assert not algorithm.normalize_advantage_per_mini_batch
+    assert not theirs.actor.obs_normalization
+    assert recipe == {
+        "num_envs": 4096,
+        "horizon": theirs.num_steps_per_env,
+        "horizons_per_env_reset": -1,
+        "num_sgd_iters": algorithm.num_learning_epochs,
+        "sgd_minibatch_size": 4096 * theirs.num_steps_per_env // algorithm.num_mini_batches,
+        "optimizer_config": {"lr": algorithm.learning_rate},
+        "adaptive_lr": algorithm.desired_kl,
+        "gamma": algorithm.gamma,
+        "gae_lambda": algorithm.lam,
+        "clip_param": algorithm.clip_param,
+        "vf_clip_param": algorithm.clip_param,
+        # Half of the squared error here, all of it there.
+        "vf_coeff": 2 * algorithm.value_loss_coef,
+        "entropy_coeff": algorithm.entropy_coef,
+        "max_grad_norm": algorithm.max_grad_norm,
+        "normalize_rewards": False,
+        "model_config": {
+            "hiddens": list(theirs.actor.hidden_dims),
+            "activation_fn": theirs.actor.activation,
+        },
+    }
+
+
+def test_a_motion_that_is_missing_is_asked_for():
+    with pytest.raises(EnvError, match=r"mjlab:Mjlab-Tracking-.* follows a motion, and none is given"):
+        make("Mjlab-Tracking-Flat-Unitree-G1")(2)
 
 
 @pytest.mark.timeout(1200)

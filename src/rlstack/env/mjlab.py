@@ -45,6 +45,11 @@ def make(name: str, /, **options: Any) -> type[Env]:
         config.auto_reset = False
         for path, value in (cfg or {}).items():
             _set(config, path, value, what)
+        if getattr(config.commands.get("motion"), "motion_file", None) == "":
+            raise EnvError(
+                f"{what} follows a motion, and none is given: say where it is, "
+                'cfg={"commands.motion.motion_file": "path/to/motion.npz"}'
+            )
         return rl.RslRlVecEnvWrapper(envs.ManagerBasedRlEnv(cfg=config, device=device))
 
     build.__name__ = name
