@@ -83,3 +83,28 @@ def test_a_log_that_is_no_number_is_named():
     env.reset()
     with pytest.raises(EnvError, match="Odd logs stage as 'two', expected a number or a tensor of them"):
         env.step(torch.zeros(2, 1))
+
+
+def test_nan_is_left_out_of_means_and_a_reset_forgets():
+    class Says(vec_forms.Playground):
+        def step(self, actions):
+            *out, extras = super().step(actions)
+            return *out, extras | {"log": said.pop(0)}
+
+    nan, tensor = float("nan"), torch.tensor
+    said = [
+        {"a/float": nan, "a/tensor": tensor([nan, nan]), "a/both": 1, "a/none": tensor(nan)},
+        {"a/float": 2.0, "a/tensor": tensor([1.0, 3.0]), "a/both": tensor([4.0, 6.0])},
+        {"a/float": 3.0, "a/tensor": tensor([4, 4]), "a/both": nan, "a/true": True},
+        {"a/float": 7.0},
+    ]
+    env = from_vec_env(Says, init_at_random_ep_len=False)(2)
+    env.reset()
+    for _ in range(3):
+        env.step(torch.zeros(2, 1))
+    means = {name: float(value) for name, value in env.metrics().items()}
+    assert means.pop("a/none") != means.get("a/none")
+    assert means == {"a/float": 2.5, "a/tensor": 3.0, "a/both": 3.0, "a/true": 1.0}
+    env.step(torch.zeros(2, 1))
+    env.reset()
+    assert env.metrics() == {}

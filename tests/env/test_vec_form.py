@@ -7,8 +7,9 @@ import pytest
 import torch
 from tensordict import TensorDict
 
-from rlstack import Algorithm, EnvError
+from rlstack import Algorithm, EnvError, RecurrentAlgorithm
 from rlstack.env.vec_env import from_vec_env
+from rlstack.models import ContinuousMLP
 from rlstack.specs import Composite, Unbounded
 
 from ..helpers import SMALL
@@ -30,6 +31,16 @@ def test_groups_say_who_sees_what():
     asked = {**SMALL, "value_keys": ["policy", "critic"]}
     model = Algorithm(made("IsaacLab23"), **CONFIG, model_config=asked).policy.model
     assert (model.encoder.size, model.value_encoder.size) == (2, 5)
+
+
+def test_models_of_ones_own_are_left_alone_and_recurrent_ones_keep_apart():
+    algorithm = Algorithm(made("IsaacLab23"), **CONFIG, model_cls=ContinuousMLP, model_config=SMALL)
+    assert algorithm.policy.model.policy_keys is None
+    algorithm = RecurrentAlgorithm(made("IsaacLab23"), **CONFIG, model_config={"hidden_size": 8})
+    assert list(algorithm.policy.acting_spec.keys()) == ["policy"]
+    assert {"hidden", "value_hidden"} < {*algorithm.policy.state_spec.keys()}
+    algorithm.collect()
+    algorithm.step()
 
 
 def test_one_group_is_a_tensor():
@@ -59,7 +70,7 @@ def test_groups_by_obs_groups(groups, policy, value):
 @pytest.mark.parametrize(
     ("groups", "said"),
     [
-        ({"actor": ["polcy"]}, "obs_groups.actor has 'polcy', no group: did you mean policy?"),
+        ({"actor": ["policy_"]}, "obs_groups.actor has 'policy_', no group: did you mean policy?"),
         ({"critc": ["policy"]}, "obs_groups.critc is nobody's: did you mean critic?"),
         ({"actor": "policy"}, "obs_groups.actor is 'policy', expected a list of at least one group"),
     ],
