@@ -3,6 +3,7 @@
 import logging
 from types import SimpleNamespace
 
+import gymnasium
 import pytest
 import torch
 from tensordict import TensorDict
@@ -19,7 +20,7 @@ from ..helpers import SMALL
 from ..standin import record
 from . import vec_forms
 from .vec_forms import FORMS, made
-from .walk import CONFIG, walked
+from .walk import CONFIG, LIMIT, walked
 
 
 def policy_part(obs):
@@ -67,6 +68,32 @@ def test_last_observations_are_the_true_ones_where_the_simulator_tells_them(form
             torch.testing.assert_close(out["final_obs"][policy][ended], seen[ended])
             torch.testing.assert_close(out["final_obs"][value][ended][:, :3], secret[ended])
             assert not torch.equal(out["final_obs"][value][ended], out["obs"][value][ended])
+
+
+def test_last_observations_that_are_asked_for_in_vain_are_an_error():
+    class Before(vec_forms.IsaacLab23):
+        """A version that doesn't know of them."""
+
+        def step(self, actions):
+            *out, extras = super().step(actions)
+            return *out, {key: value for key, value in extras.items() if key != "final_obs"}
+
+    env = from_vec_env(Before, compute_final_obs=True, init_at_random_ep_len=False)(3)
+    env.reset()
+    for _ in range(LIMIT - 1):
+        env.step(torch.zeros(3, 1))
+    with pytest.raises(EnvError, match=r"Before.step returned no final_obs where episodes ended"):
+        env.step(torch.zeros(3, 1))
+
+
+def test_a_simulator_that_puts_no_rows_back_is_refused():
+    class Disabled(vec_forms.IsaacLab23):
+        def __init__(self, num_envs, *, device):
+            super().__init__(num_envs, device=device)
+            self.cfg.autoreset_mode = gymnasium.vector.AutoresetMode.DISABLED
+
+    with pytest.raises(EnvError, match="Disabled: autoreset_mode is DISABLED, so nobody begins the next"):
+        from_vec_env(Disabled)(2)
 
 
 def test_rows_that_go_on_are_not_observed_anew_when_others_are_put_back_by_hand():
@@ -243,5 +270,5 @@ def test_simulators_are_stepped_as_they_are_and_updates_are_recorded(caplog):
             algorithm.step()
         algorithm.last = stats["returns/mean"]
     assert recorded.last == pytest.approx(plain.last)
-    assert "IsaacLab23._held is a _Held, which can't be copied and put back" in caplog.text
+    assert "IsaacLab23._held is a Held, which can't be copied and put back" in caplog.text
     assert recorded.engine.startswith("graph")

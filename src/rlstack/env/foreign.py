@@ -3,10 +3,25 @@
 import contextlib
 import sys
 from collections.abc import Iterator
+from typing import Any, final
 
 import torch
 
 _SEEDS = 2**31 - 1
+
+
+@final
+class Held:
+    """Holds a simulator where no recording looks for tensors: those of a simulator can't be put back.
+
+    Args:
+        value: The simulator.
+    """
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
 
 
 def draw_seed() -> int:

@@ -20,12 +20,14 @@ from ..common.validation import check_options, did_you_mean
 from ..specs import TensorSpec, Unbounded
 from .base import Env
 from .ending import FINAL_OBS, TERMINATED, TRUNCATED
-from .foreign import device_name, draw_seed, prints_aside, torch_as_before
+from .foreign import Held, device_name, draw_seed, prints_aside, torch_as_before
 from .log_means import LogMeans
 from .vec_form import (
     Said,
+    check_puts_back,
     check_values,
     column,
+    final_groups,
     num_actions,
     observed_now,
     option_of,
@@ -44,15 +46,6 @@ _OWN = ("obs_groups", *_ANY_TIME)
 """Options that the adapter reads itself; all others are the factory's."""
 
 
-class _Held:
-    """Holds a simulator where no recording looks for tensors: those of a simulator can't be put back."""
-
-    __slots__ = ("simulator",)
-
-    def __init__(self, simulator: Any) -> None:
-        self.simulator = simulator
-
-
 class _VecEnv(Env):
     """A simulator of the form of rsl_rl's VecEnv; `from_vec_env` makes the classes that are used."""
 
@@ -68,7 +61,7 @@ class _VecEnv(Env):
         self._name = type(self).__name__
         self.config = {**self.defaults, **(config or {})}
         self._check_config()
-        self._held = _Held(self._make())
+        self._held = Held(self._make())
         self._begun = self._stepped = False
         self._tells_final: bool | None = None
         """Whether a step says the last observations of rows that ended; None before the first."""
@@ -88,7 +81,7 @@ class _VecEnv(Env):
     @property
     def simulator(self) -> Any:
         """The object that the factory returned."""
-        return self._held.simulator
+        return self._held.value
 
     @torch.no_grad()
     def reset(self, *, config: Config | None = None) -> Batch:
@@ -138,9 +131,8 @@ class _VecEnv(Env):
             ending[FINAL_OBS] = obs
             obs = self._put_rows_back(env, dones, obs, said.extras)
         elif self._says_final(env, said):
-            final = said.extras.get(FINAL_OBS)
-            # Absent until an episode has ended.
-            ending[FINAL_OBS] = obs if final is None else self._obs(dict(final.items()), FINAL_OBS)
+            final = final_groups(said, dones, where)
+            ending[FINAL_OBS] = obs if final is None else self._obs(final, FINAL_OBS)
         return TensorDict({OBS: obs, REWARDS: rewards, **ending}, self.num_envs)
 
     def metrics(self) -> dict[str, Any]:
@@ -179,6 +171,7 @@ class _VecEnv(Env):
                 f"{self._name}: the factory made {made} simulations, expected {self.num_envs}: let it hand "
                 "num_envs on"
             )
+        check_puts_back(env, self._name)
         return env
 
     def _change(self, config: Config | None) -> None:

@@ -100,6 +100,28 @@ def read_obs(said: Any) -> dict[str, Any]:
     return groups
 
 
+def final_groups(said: Said, dones: Tensor, where: str) -> dict[str, Any] | None:
+    """Return the last observations by group that a step says; None as long as no episode has ended.
+
+    Args:
+        said: What the step says.
+        dones: [B, 1], bool. Whose episode ends with it.
+        where: Which step it was, for errors.
+
+    Raises:
+        EnvError: If there are none although an episode has ended.
+    """
+    final = said.extras.get("final_obs")
+    if final is not None:
+        return dict(final.items())
+    if dones.any():
+        raise EnvError(
+            f"{where} returned no final_obs where episodes ended, but the simulator's configuration asks for "
+            "them: leave compute_final_obs alone, this version doesn't have it"
+        )
+    return None
+
+
 def observed_now(env: Any, where: str) -> dict[str, Any]:
     """Return what an object of rsl_rl's form observes now, by group.
 
@@ -235,6 +257,19 @@ def option_of(env: Any, name: str) -> Any:
     """Return an option that a simulator was made with; None if it has none of that name."""
     config = getattr(env, "cfg", None)
     return config.get(name) if isinstance(config, Mapping) else getattr(config, name, None)
+
+
+def check_puts_back(env: Any, where: str) -> None:
+    """Refuse a simulator that leaves rows as they are where episodes end, and whose rows nobody puts back.
+
+    Raises:
+        EnvError: If that is so.
+    """
+    if getattr(option_of(env, "autoreset_mode"), "name", None) == "DISABLED":
+        raise EnvError(
+            f"{where}: autoreset_mode is DISABLED, so nobody begins the next episodes: use SAME_STEP, with "
+            "compute_final_obs=True"
+        )
 
 
 def spread_ages(env: Any, where: str) -> None:
