@@ -1,7 +1,7 @@
 """The environment contract, and its check at the border of the library."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any, NoReturn, TypeAlias
 
@@ -56,6 +56,11 @@ class Env(ABC):
     """Of one simulation, without the batch dimension."""
     max_horizon: int | None = None
     """Most steps that make sense between two resets; None if there is no such bound."""
+    policy_keys: Sequence[str] | None = None
+    """Keys of Composite observations that a default model's policy sees, "a.b" if nested, unless
+    `model_config` says otherwise; None is all."""
+    value_keys: Sequence[str] | None = None
+    """Keys that its values are made from."""
 
     def __init__(self, num_envs: int, /, *, config: Config | None = None, device: Device = "cpu") -> None:
         self.num_envs = num_envs

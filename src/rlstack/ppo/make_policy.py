@@ -25,6 +25,8 @@ def make_policy(
         if model is None:
             model_cls = hparams.model_cls or policy_cls.default_model_cls(env.action_spec)
             options = hparams.model_config or {}
+            if hparams.model_cls is None:
+                options = {**_keys(env), **options}
             check_options(options, model_cls, "model_config", by_position=2)
             model = model_cls(env.observation_spec, env.action_spec, **options)
         policy = policy_cls(
@@ -46,3 +48,9 @@ def make_policy(
         # Whatever a model or distribution raises when it is made or tried, it is named as theirs.
         raise HparamsError(f"the model or distribution raised {told(error)}") from error
     return policy
+
+
+def _keys(env: Any) -> dict[str, Any]:
+    """Return which parts of its observations an environment says the default models are for."""
+    said = {name: getattr(env, name, None) for name in ("policy_keys", "value_keys")}
+    return {name: keys for name, keys in said.items() if keys is not None}
