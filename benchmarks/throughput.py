@@ -53,10 +53,12 @@ PEERS = {
     "rl8": Peer("rl8 1.0.0", "rl8_", ("rl8==1.0.0", "torch")),
     "sb3": Peer("Stable-Baselines3 2.9.2", "sb3", ("stable-baselines3==2.9.2", "torch")),
     "cleanrl": Peer("CleanRL's way", "cleanrl", ()),
+    "leanrl": Peer("LeanRL's way (compiled)", "leanrl", ()),
     "skrl": Peer("skrl 2.1.1", "skrl_", ("skrl==2.1.1", "torch")),
     "rsl_rl": Peer("rsl_rl 5.5.1", "rsl_rl_", ("rsl-rl-lib==5.5.1", "torch")),
     "torchrl": Peer("TorchRL 0.14.1", "torchrl_", ()),
     "itself": Peer("rlstack where nothing ends", "ours", ()),
+    "alone": Peer("rlstack alone on the machine", "ours", ()),
     "rejax": Peer("rejax 0.1.3 (JAX)", "rejax_", ("rejax==0.1.3", "gymnax==0.0.9", "jax==0.10.2")),
 }
 
@@ -71,6 +73,23 @@ class Line:
 
 
 AMP = {"enable_amp": True}
+TORCH_AND_JAX = ("sb3", "cleanrl", "leanrl", "skrl", "rejax")
+
+
+def tiny(num_envs: int, minibatch: int) -> Work:
+    """Return the work of a recipe with few environments and many small optimizer steps."""
+    return Work(
+        env="cartpole",
+        num_envs=num_envs,
+        horizon=64,
+        minibatch=minibatch,
+        hiddens=(64, 64),
+        activation="tanh",
+        warm_up=3,
+        iterations=20,
+    )
+
+
 LINES = {
     "full": Line("default work, full batch", Work()),
     "minibatch": Line("default work, minibatch 8192", Work(minibatch=8192)),
@@ -81,6 +100,19 @@ LINES = {
         Work(num_envs=1024, minibatch=4096, hiddens=(64, 64), activation="tanh", iterations=10),
     ),
     "b64": Line("64 environments, full batch", Work(num_envs=64, minibatch=2048, iterations=20)),
+    "tiny": Line("tiny: CartPole, 64-64 tanh, 32 environments, minibatch 64", tiny(32, 64), TORCH_AND_JAX),
+    "tiny256": Line("tiny: the same, minibatch 256", tiny(32, 256), TORCH_AND_JAX),
+    **{
+        f"busy{num_envs}": Line(
+            f"{num_envs} environments, other processes on all cores", replace(work, busy=True), ("alone",)
+        )
+        for num_envs, work in (
+            (8, tiny(8, 64)),
+            (32, tiny(32, 64)),
+            (64, tiny(64, 64)),
+            (8192, Work(minibatch=8192, iterations=1)),
+        )
+    },
     "recurrent": Line("recurrent: LSTM 256, sequences of 4", Work(recurrent=True), ("rl8", "cleanrl")),
     "continuous": Line(
         "continuous actions, 2048 environments, minibatch 8192",
@@ -199,7 +231,7 @@ def measure(line: str, peers: list[str], state: dict[str, Any]) -> None:
     """Measure what is missing of a line, and keep it."""
     work = LINES[line].work
     # rl8 computes in float32 all the same, and takes no hyperparameters of ours.
-    theirs = replace(work, options={}, ending=0.0)
+    theirs = replace(work, options={}, ending=0.0, busy=False)
     ours: dict[str, float] | None = None
     for peer in list(missing(line, peers, state)):
         # One run of ours stands between two peers and is compared with both.

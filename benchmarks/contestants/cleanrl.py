@@ -78,11 +78,36 @@ def loss_of(logp: Tensor, entropy: Tensor, values: Tensor, batch: dict[str, Tens
     return policy - 0.0 * entropy.mean() + vf
 
 
-def play(work: Work, clock: Clock) -> None:
+def gae(rewards: Tensor, values: Tensor, last: Tensor) -> Tensor:
+    advantages = torch.zeros_like(rewards)
+    running: Any = 0.0
+    steps = len(rewards)
+    for t in reversed(range(steps)):
+        following = last if t == steps - 1 else values[t + 1]
+        delta = rewards[t] + 0.95 * following - values[t]
+        advantages[t] = running = delta + 0.95 * 0.95 * running
+    return advantages
+
+
+def play(work: Work, clock: Clock, *, compiled: bool = False) -> None:
+    """Play; `compiled` puts what LeanRL compiles through torch.compile: acting, advantages, the update."""
     chance = np.random.default_rng(0)
     agent: Any = (LSTMAgent if work.recurrent else Agent)(work)
     optimizer = torch.optim.Adam(agent.parameters(), lr=1e-3)
     simulation = Simulation(work)
+
+    def learn(obs: Tensor, actions: Tensor, batch: dict[str, Tensor], index: Any, state: Any = None) -> None:
+        memory = () if state is None else (state,)
+        _, logp, entropy, value, *_ = agent.rate(obs, *memory, actions)
+        loss = loss_of(logp, entropy, value, batch, index)
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(agent.parameters(), 5.0)
+        optimizer.step()
+
+    act, estimate = agent.rate, gae
+    if compiled:
+        act, estimate, learn = (torch.compile(part) for part in (agent.rate, gae, learn))
     steps, num = work.horizon, work.num_envs
     action_shape = (work.num_actions,) if work.env == "continuous" else ()
     action_dtype = torch.float32 if work.env == "continuous" else torch.int64
@@ -102,9 +127,9 @@ def play(work: Work, clock: Clock) -> None:
                     if t % length == 0:
                         for store, part in zip(states, state, strict=True):
                             store[t // length] = part[0]
-                    action, logp, _, value, state = agent.rate(current.unsqueeze(0), state)
+                    action, logp, _, value, state = act(current.unsqueeze(0), state)
                 else:
-                    action, logp, _, value = agent.rate(current)
+                    action, logp, _, value = act(current)
             actions[t], logps[t], values[t] = action, logp, value.flatten()
             current, reward = simulation.step(action.view(num, -1))
             rewards[t] = reward.flatten()
@@ -113,12 +138,7 @@ def play(work: Work, clock: Clock) -> None:
                 last = agent.rate(current.unsqueeze(0), state)[3].flatten()
             else:
                 last = agent.critic(current).flatten()
-            advantages = torch.zeros_like(rewards)
-            running: Any = 0.0
-            for t in reversed(range(steps)):
-                following = last if t == steps - 1 else values[t + 1]
-                delta = rewards[t] + 0.95 * following - values[t]
-                advantages[t] = running = delta + 0.95 * 0.95 * running
+            advantages = estimate(rewards, values, last)
             returns = advantages + values
         clock.collected()
         batch = {"logp": logps, "advantages": advantages, "returns": returns, "values": values}
@@ -137,14 +157,9 @@ def play(work: Work, clock: Clock) -> None:
                     rows = (first * length) * num + env + num * torch.arange(length).view(-1, 1)
                     before = tuple(store[first, env].unsqueeze(0) for store in states)
                     index = rows.reshape(-1)
-                    _, logp, entropy, value, _ = agent.rate(flat_obs[rows], before, flat_actions[index])
+                    learn(flat_obs[rows], flat_actions[index], flat, index, before)
                 else:
-                    _, logp, entropy, value = agent.rate(flat_obs[index], flat_actions[index])
-                loss = loss_of(logp, entropy, value, flat, index)
-                optimizer.zero_grad()
-                loss.backward()
-                nn.utils.clip_grad_norm_(agent.parameters(), 5.0)
-                optimizer.step()
+                    learn(flat_obs[index], flat_actions[index], flat, index)
         if clock.ended():
             return
 
