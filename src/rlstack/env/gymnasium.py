@@ -33,7 +33,7 @@ def make(name: str, /, **options: Any) -> type[Env]:
         EnvError: If Gymnasium is missing, or knows no such environment.
     """
     full = f"gym:{name}"
-    gymnasium = needed("gymnasium", "gymnasium", full)
+    gymnasium = needed("gymnasium", "'rlstack[gymnasium]'", full)
     _register(gymnasium, name)
     return made(partial(_make_vec, name), name.rpartition(":")[2], options, simulator_name=full)
 

@@ -162,8 +162,8 @@ class VectorSimulator(Env):
             raise EnvError(f"env_config.{found[1]} is not an option of {self._name}{hint}") from None
         if autoreset.is_envpool(vector) and "seed" not in given.keys() | options.keys():
             raise EnvError(
-                f"{self._name} is EnvPool's, which is seeded when it is made: give its factory a parameter seed, "
-                "drawn by torch, and hand it on"
+                f"{self._name} is EnvPool's, which is seeded when it is made: give its factory a parameter "
+                "seed, drawn by torch, and hand it on"
             )
         return vector
 
