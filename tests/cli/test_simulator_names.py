@@ -62,7 +62,7 @@ def test_a_run_from_its_beginning_to_its_evaluation(directory):
 def test_check_bench_and_config(directory):
     checked = run("check", WALK, "limit=3", "--num-envs", 2, "--steps", 4, "--json")
     assert checked.exit_code == 0, checked.output
-    assert json.loads(checked.output)["name"] == "Rlstack/Walk-v0"
+    assert json.loads(checked.output)["env"] == "Rlstack/Walk-v0"
     measured = run("bench", WALK, *TINY, "--time", "0.01", "--json")
     assert measured.exit_code == 0, measured.output
     assert json.loads(measured.output)["transitions_per_second"] > 0
