@@ -46,7 +46,13 @@ class Echo(gymnasium.Env):
         return self.observation_space.sample(), {}
 
     def step(self, action):
-        return self.observation_space.sample(), float(self.action_space.contains(_arrays(action))), False, False, {}
+        return (
+            self.observation_space.sample(),
+            float(self.action_space.contains(_arrays(action))),
+            False,
+            False,
+            {},
+        )
 
 
 def _arrays(action):

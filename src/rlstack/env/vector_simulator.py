@@ -149,10 +149,11 @@ class VectorSimulator(Env):
         """
         factory = self._factory[0]
         known = parameters(factory)
-        given = {"seed": _drawn_seed(self.num_envs), "device": str(self.device)}
-        given = {key: value for key, value in given.items() if key in known and key not in options}
+        given: dict[str, Any] = {"device": str(self.device)} if "device" in known else {}
+        if "seed" in known and "seed" not in options:
+            given["seed"] = _drawn_seed(self.num_envs)
         try:
-            vector = factory(self.num_envs, **given, **options)
+            vector = factory(self.num_envs, **{**given, **options})
         except TypeError as error:
             found = re.search(r"unexpected keyword argument '(\w+)'", str(error))
             if found is None or found[1] not in options:
