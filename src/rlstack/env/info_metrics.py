@@ -27,8 +27,8 @@ class InfoMetrics:
     """
 
     def __init__(self) -> None:
-        self._sums: dict[str, Tensor] = {}
-        self._counts: dict[str, Tensor] = {}
+        self._sums: dict[str, Any] = {}
+        self._counts: dict[str, Any] = {}
 
     def take(self, infos: Any, ended: Tensor, valid: Tensor | None) -> None:
         """Add what a step says.
@@ -40,41 +40,52 @@ class InfoMetrics:
         """
         if not isinstance(infos, Mapping):
             return
-        rows = torch.ones_like(ended) if valid is None else valid
         for name in infos:
             if isinstance(name, str) and (name.startswith("reward_") or name in _STATES):
-                self._add(name, infos, rows)
+                self._add(name, infos, len(ended), [] if valid is None else [valid])
         final = infos.get("final_info", infos)
         episodes = final.get(_OF_EPISODES) if isinstance(final, Mapping) else None
         if isinstance(episodes, Mapping):
-            said = _rows_of(final, _OF_EPISODES, ended)
+            rows = [ended, *([] if (said := final.get(f"_{_OF_EPISODES}")) is None else [said])]
             for name in episodes:
                 if isinstance(name, str) and not name.startswith("_") and name not in _KNOWN:
-                    self._add(name, episodes, said & ended, f"{_OF_EPISODES}_{name}")
+                    self._add(name, episodes, len(ended), rows, f"{_OF_EPISODES}_{name}")
 
     def read(self) -> dict[str, Tensor]:
         """Return the means by name, and begin anew; NaN is one of nothing."""
-        found = {name: total / self._counts[name] for name, total in self._sums.items()}
+        found = {
+            name: torch.as_tensor(total, dtype=torch.float64) / self._counts[name]
+            for name, total in self._sums.items()
+        }
         self._sums, self._counts = {}, {}
         return found
 
-    def _add(self, name: str, infos: Mapping[str, Any], rows: Tensor, as_: str | None = None) -> None:
-        value = infos[name]
-        if isinstance(value, np.ndarray) and value.dtype == object:
+    def _add(
+        self, name: str, infos: Mapping[str, Any], size: int, rows: list[Any], as_: str | None = None
+    ) -> None:
+        """Add the rows of a value that are True in all of `rows`, [B] or [B, 1], if it is a number for each."""
+        value, said = infos[name], infos.get(f"_{name}")
+        masks = rows if said is None else [*rows, said]
+        total: Any
+        count: Any
+        # On the host a few of NumPy's operations take less time than torch's.
+        if isinstance(value, np.ndarray) and value.dtype != object and value.size == size:
+            kept = np.ones(size, bool)
+            for mask in masks:
+                kept &= np.asarray(mask.cpu() if isinstance(mask, Tensor) else mask, bool).reshape(-1)
+            total, count = float(value.reshape(-1)[kept].sum()), int(kept.sum())
+        elif getattr(value, "__dlpack__", None) is not None and not isinstance(value, np.ndarray):
+            tensor = as_tensor(value, getattr(value, "device", torch.device("cpu")), torch.float64).reshape(
+                -1
+            )
+            if len(tensor) != size:
+                return
+            kept = torch.ones_like(tensor, dtype=torch.bool)
+            for mask in masks:
+                kept &= as_tensor(mask, tensor.device).bool().reshape(-1)
+            total, count = tensor.where(kept, 0.0).sum(), kept.sum()
+        else:
             return
-        if not isinstance(value, np.ndarray | Tensor) and getattr(value, "__dlpack__", None) is None:
-            return
-        tensor = as_tensor(value, rows.device, torch.float64)
-        if tensor.numel() != rows.numel():
-            return
-        rows = _rows_of(infos, name, rows)
         key = as_ or name
-        total, count = tensor.reshape(-1, 1).where(rows, 0.0).sum(), rows.sum()
-        self._sums[key] = self._sums[key] + total if key in self._sums else total
-        self._counts[key] = self._counts[key] + count if key in self._counts else count
-
-
-def _rows_of(infos: Mapping[str, Any], name: str, rows: Tensor) -> Tensor:
-    """Return which of these rows something is said of, [B, 1]."""
-    mask = infos.get(f"_{name}")
-    return rows if mask is None else as_tensor(mask, rows.device).bool().reshape(-1, 1) & rows
+        self._sums[key] = self._sums.get(key, 0.0) + total
+        self._counts[key] = self._counts.get(key, 0) + count
