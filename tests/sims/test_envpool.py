@@ -12,6 +12,8 @@ from rlstack.env.autoreset import is_envpool
 from rlstack.env.gymnasium import from_vector
 from rlstack.env_check import report
 
+from ..pages import run_blocks
+
 
 def pool(task):
     """Return a factory of a task's environments."""
@@ -88,3 +90,8 @@ def test_a_task_that_never_ends():
 def test_an_option_that_it_lacks_is_named():
     with pytest.raises(EnvError, match=r"env_config\.bogus is not an option of CartPole-v1"):
         env_of("CartPole-v1")(2, config={"bogus": 1})
+
+
+def test_the_page_on_simulators(capsys):
+    run_blocks("simulators.md", "envpool")
+    assert torch.isfinite(torch.tensor(float(capsys.readouterr().out)))

@@ -15,6 +15,8 @@ from rlstack.cli.app import main
 from rlstack.env import check_env
 from rlstack.env.gymnasium import make
 
+from ..pages import commands
+
 TASKS = {"HalfCheetah-v5": (17, 6), "Hopper-v5": (11, 3)}
 
 
@@ -106,3 +108,11 @@ def test_a_run_on_the_command_line(tmp_path, monkeypatch):
     )
     assert wrong.exit_code == 3
     assert "foward_reward_weight is not an option of HalfCheetah-v5: did you mean forward_" in wrong.output
+
+
+def test_the_page_on_simulators(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    [command] = commands("simulators.md", "gym:")
+    result = CliRunner().invoke(main, [*command, "--max-updates", "1", "--tracking", "off"])
+    assert result.exit_code == 0, result.output
+    assert len([*tmp_path.glob("runs/HalfCheetah-v5-*/policy.safetensors")]) == 1

@@ -63,7 +63,7 @@ class InfoMetrics:
     def _add(
         self, name: str, infos: Mapping[str, Any], size: int, rows: list[Any], as_: str | None = None
     ) -> None:
-        """Add the rows of a value that are True in all of `rows`, [B] or [B, 1], if it is a number for each."""
+        """Add a value's rows that are True in all of `rows`, [B] or [B, 1], if it is a number for each."""
         value, said = infos[name], infos.get(f"_{name}")
         masks = rows if said is None else [*rows, said]
         total: Any
@@ -75,15 +75,14 @@ class InfoMetrics:
                 kept &= np.asarray(mask.cpu() if isinstance(mask, Tensor) else mask, bool).reshape(-1)
             total, count = float(value.reshape(-1)[kept].sum()), int(kept.sum())
         elif getattr(value, "__dlpack__", None) is not None and not isinstance(value, np.ndarray):
-            tensor = as_tensor(value, getattr(value, "device", torch.device("cpu")), torch.float64).reshape(
-                -1
-            )
+            device = value.device if isinstance(value, Tensor) else torch.device("cpu")
+            tensor = as_tensor(value, device, torch.float64).reshape(-1)
             if len(tensor) != size:
                 return
-            kept = torch.ones_like(tensor, dtype=torch.bool)
+            counted = torch.ones_like(tensor, dtype=torch.bool)
             for mask in masks:
-                kept &= as_tensor(mask, tensor.device).bool().reshape(-1)
-            total, count = tensor.where(kept, 0.0).sum(), kept.sum()
+                counted &= as_tensor(mask, device).bool().reshape(-1)
+            total, count = tensor.where(counted, 0.0).sum(), counted.sum()
         else:
             return
         key = as_ or name
