@@ -106,9 +106,9 @@ def test_a_missing_package_is_a_mistake_of_whoever_asks_for_it(monkeypatch, dire
 
 
 def test_an_option_that_an_environment_lacks_is_its_own_fault(directory):
-    failed = run("train", WALK, "env_config.limt=5", *TINY)
+    failed = run("train", WALK, "env_config.limits=5", *TINY)
     assert failed.exit_code == 3
-    assert "env_config.limt is not an option of Rlstack/Walk-v0: did you mean limit?" in failed.output
+    assert "env_config.limits is not an option of Rlstack/Walk-v0: did you mean limit?" in failed.output
     assert not (directory / "runs").exists()
 
 

@@ -249,10 +249,12 @@ class TestOptions:
         assert algorithm.hparams.env_config == {"limit": 1, "stride": 2}
 
     def test_unknown_ones_are_named(self):
-        with pytest.raises(EnvError, match=r"env_config.limt is not an option of \S+: did you mean limit\?"):
-            make(WALK)(1, config={"limt": 1})
-        with pytest.raises(EnvError, match=r"env_config.limt is not an option of pooled"):
-            from_vector(pooled)(1, config={"limt": 1})
+        with pytest.raises(
+            EnvError, match=r"env_config.limits is not an option of \S+: did you mean limit\?"
+        ):
+            make(WALK)(1, config={"limits": 1})
+        with pytest.raises(EnvError, match=r"env_config.limits is not an option of pooled"):
+            from_vector(pooled)(1, config={"limits": 1})
 
     def test_changed_ones_make_the_simulator_anew(self):
         env = make(WALK)(2)

@@ -104,10 +104,13 @@ def test_a_run_on_the_command_line(tmp_path, monkeypatch):
     result = CliRunner().invoke(main, ["eval", str(run), "--num-envs", "2", "--steps", "5"])
     assert result.exit_code == 0, result.output
     wrong = CliRunner().invoke(
-        main, ["train", "gym:HalfCheetah-v5", "env_config.foward_reward_weight=2", *options]
+        main, ["train", "gym:HalfCheetah-v5", "env_config.forward_reward_wait=2", *options]
     )
     assert wrong.exit_code == 3
-    assert "foward_reward_weight is not an option of HalfCheetah-v5: did you mean forward_" in wrong.output
+    assert (
+        "forward_reward_wait is not an option of HalfCheetah-v5: did you mean forward_reward_weight"
+        in wrong.output
+    )
 
 
 def test_the_page_on_simulators(tmp_path, monkeypatch):
