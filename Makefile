@@ -4,12 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-# What `make bench` takes, from the command line alone: a shell may have exported LINES, a terminal's height.
+# What `make bench` and `make test-sims` take, from the command line alone: a shell may have exported LINES, a
+# terminal's height.
 LINES :=
 AGAINST :=
 PAIRS :=
+SIM :=
 
-.PHONY: train quick test test-slow test-versions test-gpu lint format prove solve bench bench-gpu clean
+.PHONY: train quick test test-slow test-versions test-sims test-gpu lint format prove solve bench bench-gpu clean
 
 train: $(STAMP)  ## train CartPole until it is solved
 	$(BIN)/rlstack train cartpole --seed 0
@@ -32,6 +34,9 @@ test-slow: $(STAMP)  ## the documented uses at their default sizes, about ten mi
 
 test-versions: $(STAMP)  ## the core of the tests on other Pythons, and with the newest tensordict and torchrl
 	$(BIN)/python tests/versions.py
+
+test-sims:  ## the tests of a simulator, SIM=gymnasium for one, in an environment of its own
+	$(PYTHON) tests/sims/run.py $(SIM)
 
 test-gpu: $(STAMP)  ## the tests that need a CUDA device
 	$(BIN)/python -m pytest -q -m gpu
@@ -66,4 +71,4 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $(STAMP)
 
 clean:
-	rm -rf $(VENV) .venv-* .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
+	rm -rf $(VENV) .venv-* .sims .mypy_cache .ruff_cache .pytest_cache .hypothesis dist

@@ -12,6 +12,7 @@ import torch
 from .common import metrics, random_state
 from .common.device import resolve_device
 from .common.fields import document
+from .common.public_names import simulator_name
 from .common.types import Config, Stats
 from .engine.select import default_block_size, make_backend, make_executor
 from .env.base import EnvFactory, make_env
@@ -47,6 +48,9 @@ class _PPO(ABC):
         hparams = self.hparams_cls.parse(hyperparameters)
         self.device = resolve_device(hparams.device)
         hparams = without_emulation(hparams, self.device)
+        if options := getattr(env_cls, "simulator_options", None):
+            # What finds the class again knows nothing of them.
+            hparams = replace(hparams, env_config={**options, **(hparams.env_config or {})})
         if hparams.seed is not None:
             torch.manual_seed(hparams.seed)
         self.env_cls = env_cls
@@ -77,7 +81,7 @@ class _PPO(ABC):
     @property
     def params(self) -> dict[str, str]:
         """The hyperparameters in use, all defaults resolved, as short texts by dotted name."""
-        env = getattr(self.env_cls, "__qualname__", repr(self.env_cls))
+        env = simulator_name(self.env_cls) or getattr(self.env_cls, "__qualname__", repr(self.env_cls))
         others = {"device": self.device, "engine": self.engine, "algorithm": type(self).__name__, "env": env}
         return describe_params(self.hparams, self.policy, self.learner.optimizer, **others)
 

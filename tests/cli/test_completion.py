@@ -35,8 +35,8 @@ def runs(tmp_path, monkeypatch):
 def test_environments():
     assert offered("train", text="cart") == ["cartpole", "cartpole-v1"]
     for command in ("train", "check", "bench", "config"):
-        assert offered(command) == list(RECIPES)
-    assert offered("eval", ".", "--env") == list(RECIPES)
+        assert offered(command)[: len(RECIPES)] == list(RECIPES)
+    assert offered("eval", ".", "--env")[: len(RECIPES)] == list(RECIPES)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import copy
 import json
 import re
+import sys
 
 import numpy
 import pytest
@@ -257,6 +258,8 @@ class MyEnv(Env):
 
 def test_a_file(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    # Processes that later tests start would find its json.py.
+    monkeypatch.setattr(sys, "path", [*sys.path])
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "mine_of_a_file.py").write_text(MINE)
     result = run("folder/mine_of_a_file.py:MyEnv")

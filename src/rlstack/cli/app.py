@@ -48,6 +48,7 @@ for _command in (check, inspect, config, list_, bench):
     "  rlstack train cartpole\n"
     "  rlstack train pendulum horizon=128 'model_config.hiddens=[64,64]' --max-time 3m\n"
     "  rlstack train my_package.my_module:MyEnv num_envs=4096 --max-updates 500\n"
+    "  rlstack train gym:HalfCheetah-v5 num_envs=8 --max-env-steps 1000000\n"
     "  rlstack train -f config.yaml env_config.mass=0.7\n"
     "  rlstack train --resume runs/cartpole-20260101-1 --max-time 10m",
 )
@@ -115,9 +116,10 @@ def train(
 ) -> None:
     """Train a policy on ENV and save it.
 
-    ENV is a built-in name, module:Class or path/to/file.py:Class; a resumed run knows its own. A built-in one
-    comes with hyperparameters that solve it, and training stops when it is solved; others are trained until a
-    limit or Ctrl-C. KEY is a hyperparameter, or an option within one, with a dot: env_config.length=0.7.
+    ENV is a built-in name, gym:Name of another package, module:Class or path/to/file.py:Class; a resumed run
+    knows its own. A built-in one comes with hyperparameters that solve it, and training stops when it is
+    solved; others are trained until a limit or Ctrl-C. KEY is a hyperparameter, or an option within one, with
+    a dot: env_config.length=0.7.
     """
     _quiet_mlflow()
     ignored_at_exit()

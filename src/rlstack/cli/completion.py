@@ -18,10 +18,14 @@ _HPARAMS = {"feedforward": ["Hparams"], "recurrent": ["Hparams", "RecurrentHpara
 
 
 def complete_env(context: click.Context, parameter: click.Parameter, text: str) -> list[CompletionItem]:
-    """Return the built-in names that begin with what has been typed, else files; keys where one may stand."""
+    """Return the built-in names, and prefixes of simulators, that begin with what has been typed, else files.
+
+    Where one may stand, keys too.
+    """
+    names = [*RECIPES, *_prefixes()]
     if context.params.get("file") or context.params.get("resume"):
-        return [*_begin_with(text, RECIPES), *complete_hyperparameter(context, parameter, text)]
-    return _begin_with(text, RECIPES) or [CompletionItem(text, type="file")]
+        return [*_begin_with(text, names), *complete_hyperparameter(context, parameter, text)]
+    return _begin_with(text, names) or [CompletionItem(text, type="file")]
 
 
 def complete_hyperparameter(
@@ -76,6 +80,18 @@ def _runs() -> list[str]:
 def _classes(file: str) -> dict[str, ast.ClassDef]:
     tree = ast.parse((_SOURCE / file).read_text(encoding="utf-8"))
     return {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
+
+
+@cache
+def _prefixes() -> list[str]:
+    """Return what names of simulators begin with, `gym:`."""
+    tree = ast.parse((_SOURCE / "env/simulators.py").read_text(encoding="utf-8"))
+    [table] = [
+        node.value
+        for node in tree.body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "MAKERS"
+    ]
+    return [f"{prefix}:" for prefix in ast.literal_eval(table)]
 
 
 def _fields(file: str, cls: str) -> list[str]:

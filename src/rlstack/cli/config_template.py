@@ -17,7 +17,7 @@ def default_config(env: str, algorithm: str) -> str:
     """Return a configuration as YAML, with every default and what it means.
 
     Args:
-        env: A built-in name, whose recipe goes before the defaults, or `module:Class`, or
+        env: A built-in name, whose recipe goes before the defaults, or `gym:Name`, `module:Class`, or
             `path/to/file.py:Class`.
         algorithm: `feedforward` or `recurrent`.
 

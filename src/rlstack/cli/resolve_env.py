@@ -9,6 +9,7 @@ from ..common.errors import HparamsError
 from ..common.nested import merge
 from ..common.validation import did_you_mean
 from ..env.base import EnvFactory
+from ..env.simulators import is_simulator, meant_simulator
 from ..runs.class_files import split
 from ..runs.class_paths import find_class, find_classes
 from .recipes import RECIPES
@@ -20,7 +21,8 @@ def resolve(
     """Return an environment's class, and the hyperparameters with those of its recipe, if it has one.
 
     Args:
-        name: A built-in name, `module:Class` or `path/to/file.py:Class`.
+        name: A built-in name, that of a simulator, `gym:HalfCheetah-v5`, `module:Class` or
+            `path/to/file.py:Class`.
         hyperparameters: Those that differ from the recipe's; classes may be named.
         algorithm: `feedforward` or `recurrent`: which recipe.
         base: Directory from which a file is named; None is the working directory.
@@ -40,11 +42,15 @@ def resolve(
 
 
 def _import_env(name: str, base: Path | None) -> EnvFactory:
-    """Return the class that `module:Class` or `path/to/file.py:Class` names."""
+    """Return the class that `gym:Name`, `module:Class` or `path/to/file.py:Class` names."""
+    if is_simulator(name):
+        return find_class(name, "env")
     if ":" not in name and "." not in name:
         raise HparamsError(
             f"{name} is not a built-in environment{did_you_mean(name, RECIPES)}, or module:Class"
         )
     if split(name) is None and not re.fullmatch(r"\w+(\.\w+)*[:.]\w+(\.\w+)*", name):
-        raise HparamsError(f"{name} is not of the form module:Class, like my_package.my_module:MyEnv")
+        raise HparamsError(
+            f"{name} is not of the form module:Class, like my_package.my_module:MyEnv{meant_simulator(name)}"
+        )
     return find_class(name, "env", base)

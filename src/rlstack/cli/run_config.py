@@ -1,6 +1,6 @@
 """What is asked for when a run begins: environment, algorithm, when to stop, what to keep.
 
-    env: cartpole                  # a built-in name, module:Class or path/to/file.py:Class
+    env: cartpole                  # a built-in name, gym:Name, module:Class or path/to/file.py:Class
     algorithm: feedforward         # or recurrent
     algorithm_config:              # fields of Hparams, or RecurrentHparams
       horizon: 64
@@ -44,7 +44,7 @@ class RunConfig:
     """What is asked for, checked as far as can be without making anything."""
 
     env: str | None = None
-    """A built-in name, `module:Class` or `path/to/file.py:Class`, seen from the working directory."""
+    """A built-in name, `gym:Name`, `module:Class` or `path/to/file.py:Class`, seen from where one is."""
     algorithm: str = "feedforward"
     algorithm_config: dict[str, Any] = field(default_factory=dict)
     """With classes in place of their names."""

@@ -13,6 +13,15 @@ def public_module(module: str) -> str:
     return ".".join(module.split(".")[:2]) if module.startswith(f"{_OWN}.") else module
 
 
+def simulator_name(value: object) -> str | None:
+    """Return the name, `gym:HalfCheetah-v5`, under which a class is found that no module has; None of others.
+
+    A class that is derived from one of a simulator is found as others are.
+    """
+    name = vars(value).get("simulator_name") if isinstance(value, type) else None
+    return name if isinstance(name, str) else None
+
+
 def public_name(value: type | FunctionType) -> str:
     """Return the dotted name of a class or function, as it stands in files."""
     return f"{public_module(value.__module__)}.{value.__qualname__}"

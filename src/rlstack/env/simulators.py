@@ -1,5 +1,6 @@
 """Environments of other packages, by name: `gym:HalfCheetah-v5`. Nothing is imported before it is used."""
 
+from difflib import get_close_matches
 from importlib import import_module
 from types import ModuleType
 
@@ -16,10 +17,21 @@ MAKERS = {
 }
 """By prefix the module beside this one, and its function that takes the rest of the name and options."""
 
+_MOST_NAMES = 8
+"""Of so many an error names all."""
+
 
 def is_simulator(name: str) -> bool:
     """Return whether a name has one of the prefixes."""
     return name.partition(":")[0] in MAKERS and ":" in name
+
+
+def meant_simulator(name: str) -> str:
+    """Return a clause that offers the nearest prefix for that of a name, where one is near; else nothing."""
+    prefix, colon, rest = name.partition(":")
+    by_module = {module: known for known, (module, _) in reversed(MAKERS.items())}
+    near = get_close_matches(prefix, known := {**by_module, **{key: key for key in MAKERS}}, n=1)
+    return f": did you mean {known[near[0]]}:{rest}?" if colon and near else ""
 
 
 def find_simulator(name: str) -> type[Env]:
@@ -56,5 +68,7 @@ def needed(module: str, install: str, what: str) -> ModuleType:
 
 
 def unknown(name: str, kind: str, known: list[str]) -> EnvError:
-    """Return the error for a name that a simulator doesn't know."""
+    """Return the error for a name that a simulator doesn't know; of many that it knows, some are named."""
+    if not get_close_matches(name, known, n=1) and len(known) > _MOST_NAMES:
+        return EnvError(f"{name} is not {kind}: expected {', '.join(sorted(known)[:_MOST_NAMES])}, or others")
     return EnvError(f"{name} is not {kind}{did_you_mean(name, known)}")

@@ -50,6 +50,9 @@ _MANY_ENVS: Final = 4096
 _TIMED: Final = 0.5
 """How long to measure the speed, s."""
 
+_LONGEST_TO_MAKE: Final = 10.0
+"""How long it may take to make so many simulations, s: each may be a process or a model of its own."""
+
 
 @final
 @dataclass(frozen=True)
@@ -133,8 +136,7 @@ def check_env(
                 # What comes after would say the same again.
                 break
         sound = all(finding.level != "fault" for finding in findings)
-        many = replace(subject, num_envs=_MANY_ENVS)
-        speed = (_speed(many) or _speed(subject)) if sound else None
+        speed = _fastest(subject) if sound else None
         resets = _resets(subject, name) if sound else ""
     return Report(name, tuple(findings), speed, resets)
 
@@ -192,6 +194,15 @@ def _resets(subject: Subject, name: str) -> str:
         return f"{said}: its max_horizon is {most}"
     advice = RESETS if most is None else min(RESETS, most // hp.horizon)
     return f"{said}: if the task lasts longer, set horizons_per_env_reset={advice} or a longer horizon"
+
+
+def _fastest(subject: Subject) -> float | None:
+    """Return the speed of many simulations, or of as many as were checked, where many take long to make."""
+    start = time.perf_counter()
+    subject.make()
+    expected = (time.perf_counter() - start) * _MANY_ENVS / subject.num_envs
+    many = _speed(replace(subject, num_envs=_MANY_ENVS)) if expected < _LONGEST_TO_MAKE else None
+    return many or _speed(subject)
 
 
 def _speed(subject: Subject) -> float | None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from ..common.public_names import public_module
+from ..common.public_names import public_module, simulator_name
 
 _PRIVATE = "_file"
 """How the names begin that only this process knows."""
@@ -84,6 +84,8 @@ def name_class(cls: type, base: Path | None = None) -> str:
         cls: The class.
         base: Directory from which its file is named, if it is named by that; None is the working directory.
     """
+    if simulator := simulator_name(cls):
+        return simulator
     name, qualname = public_module(cls.__module__), cls.__qualname__
     module = sys.modules.get(cls.__module__)
     spec = getattr(module, "__spec__", None)

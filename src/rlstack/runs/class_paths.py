@@ -8,10 +8,11 @@ from typing import Any
 
 import torch
 
-from ..common.errors import ConfigError, told
+from ..common.errors import ConfigError, EnvError, told
 from ..common.validation import did_you_mean
 from ..distributions import Distribution
 from ..env.base import Env
+from ..env.simulators import find_simulator, is_simulator, meant_simulator
 from . import class_files
 
 CLASSES: dict[str, type] = {
@@ -27,7 +28,7 @@ def find_class(name: Any, option: str, base: Path | None = None) -> type:
     """Return the class that `package.module.Class`, `module:Class` or `path/to/file.py:Class` names.
 
     Args:
-        name: The name.
+        name: The name; of an environment it may be that of a simulator, `gym:HalfCheetah-v5`.
         option: What it is for; the class must be of the kind that this needs.
         base: Directory from which a file is named; None is the working directory.
 
@@ -35,6 +36,11 @@ def find_class(name: Any, option: str, base: Path | None = None) -> type:
         ConfigError: If there is no such class; nothing of it has been called.
     """
     kind = CLASSES[option]
+    if option == "env" and isinstance(name, str) and is_simulator(name):
+        try:
+            return find_simulator(name)
+        except EnvError as error:
+            raise ConfigError(str(error)) from None
     if isinstance(name, str) and (parts := class_files.split(name)):
         home, attribute = str(parts[0]), parts[1]
         _check_file(name, parts[0], option, base)
@@ -50,6 +56,7 @@ def find_class(name: Any, option: str, base: Path | None = None) -> type:
         if missing and f"{home}.".startswith(f"{missing}."):
             hint = f"; if it is in a file, name it by that: path/to/{missing}.py:{attribute}"
             hint = "" if "." in missing else hint
+            hint = (meant_simulator(name) if option == "env" else "") or hint
             raise ConfigError(f"{option} is {name}: there is no module {missing}{hint}") from None
         raise ConfigError(f"{option} is {name}: importing it raised {told(error)}") from error
     found = class_files.look_up(module, attribute)

@@ -10,7 +10,7 @@ from . import checkpoint
 
 
 def _stem(name: str) -> str:
-    return name.replace(":", ".").rpartition(".")[2]
+    return name.replace(":", ".").rpartition(".")[2].rpartition("/")[2]
 
 
 def make_run_dir(name: str) -> Path:
