@@ -68,7 +68,9 @@ def loss_of(logp: Tensor, entropy: Tensor, values: Tensor, batch: dict[str, Tens
     with torch.no_grad():
         (-log_ratio).mean()
         ((ratio - 1) - log_ratio).mean()
-        ((ratio - 1.0).abs() > 0.2).float().mean().item()
+        outside = ((ratio - 1.0).abs() > 0.2).float().mean()
+        if not torch.compiler.is_compiling():
+            outside.item()
     advantages = batch["advantages"][index]
     advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
     policy = torch.max(-advantages * ratio, -advantages * torch.clamp(ratio, 0.8, 1.2)).mean()
