@@ -32,6 +32,8 @@ from rlstack.runs import checkpoint
 from rlstack.specs import Categorical
 from rlstack.tracking.journal import JOURNAL, read_rows
 
+from ..helpers import OWN_RECIPES
+
 TINY = ["num_envs=8", "horizon=8", "sgd_minibatch_size=None", "model_config.hiddens=[8]", "device=cpu"]
 
 
@@ -251,7 +253,7 @@ class TestTrain:
         assert "Learning curve: not drawn, it needs matplotlib: pip install 'rlstack[viz]'" in result.output
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", OWN_RECIPES)
 def test_recipes_are_judged(name):
     recipe = RECIPES[name]
     cls = recipe.env_cls()
