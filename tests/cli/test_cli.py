@@ -544,7 +544,8 @@ def test_names_are_completed():
     from click.shell_completion import ShellComplete
 
     complete = ShellComplete(main, {}, "rlstack", "_RLSTACK_COMPLETE")
-    assert [item.value for item in complete.get_completions(["train"], "cart")] == ["cartpole", "cartpole-v1"]
+    names = ["cartpole", "cartpole-v1", "cartpole-swingup"]
+    assert [item.value for item in complete.get_completions(["train"], "cart")] == names
     assert "sync" in [item.value for item in complete.get_completions([], "s")]
 
 

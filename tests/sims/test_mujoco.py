@@ -55,6 +55,12 @@ PENDULUM = """
 """
 
 
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    """MuJoCo writes a log of warnings to where one is."""
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.fixture
 def float64():
     torch.set_default_dtype(torch.float64)
@@ -344,10 +350,7 @@ def collect_often(algorithm):
         algorithm.collect()
 
 
-def test_an_unstable_simulation_is_named(tmp_path, monkeypatch):
-    # MuJoCo writes a log of warnings to where one is.
-    monkeypatch.chdir(tmp_path)
-
+def test_an_unstable_simulation_is_named():
     class Explosive(Pendulum):
         mjcf = PENDULUM.replace('timestep="0.02"', 'timestep="0.02" integrator="Euler"').replace(
             'ctrlrange="-3 3" ctrllimited="true"', 'gear="1e9"'
@@ -379,8 +382,7 @@ def test_a_model_that_cant_be_used(mjcf, said):
         type("Wrong", (Pendulum,), {"mjcf": mjcf})(1)
 
 
-def test_what_mujoco_warns_of_is_logged(caplog, capfd, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_what_mujoco_warns_of_is_logged(caplog, capfd, tmp_path):
     old = PENDULUM.replace("<option", '<compiler settotalmass="3"/><option')
     type("Old", (Pendulum,), {"mjcf": old})(1)
     [said] = [record for record in caplog.records if record.levelname == "WARNING"]
@@ -500,7 +502,6 @@ def test_recurrent_ones_differ_in_what_they_must(name):
 
 
 def test_a_recipe_trains(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
     quick = type(MUJOCO_RECIPES["hopper"])(**{**vars(MUJOCO_RECIPES["hopper"]), "eval_envs": 2})
     monkeypatch.setitem(recipes.RECIPES, "hopper", quick)
     command = [
@@ -522,8 +523,7 @@ def test_a_recipe_trains(tmp_path, monkeypatch):
     assert again.exit_code == 0, again.output
 
 
-def test_the_page_runs(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_the_page_runs():
     parts = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
     assert parts
     for part in parts:
