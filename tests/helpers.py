@@ -4,8 +4,12 @@ import torch
 from tensordict import TensorDict
 
 from rlstack import specs
+from rlstack.cli.recipes import RECIPES
 from rlstack.env import Env
 from rlstack.models import DiscreteMLP, Model, RecurrentModel
+
+OWN_RECIPES = [name for name, recipe in RECIPES.items() if recipe.module == "rlstack.env"]
+"""Names that need no other package."""
 
 SMALL = {"hiddens": [16]}
 

@@ -15,7 +15,8 @@ import pytest
 from click.testing import CliRunner
 
 from rlstack.cli.app import main
-from rlstack.cli.recipes import RECIPES
+
+from .helpers import OWN_RECIPES
 
 TINY = ["num_envs=8", "horizon=8", "sgd_minibatch_size=None", "device=cpu"]
 SMALL = [*TINY, "model_config.hiddens=[8]", "--max-updates", "1"]
@@ -122,7 +123,7 @@ def test_what_is_to_be_installed():
         assert extra in extras
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", OWN_RECIPES)
 @pytest.mark.parametrize("algorithm", ["feedforward", "recurrent"])
 def test_printed_configurations_are_read(name, algorithm, work):
     text = run("config", name, "--algorithm", algorithm)

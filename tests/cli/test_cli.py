@@ -32,6 +32,8 @@ from rlstack.runs import checkpoint
 from rlstack.specs import Categorical
 from rlstack.tracking.journal import JOURNAL, read_rows
 
+from ..helpers import OWN_RECIPES
+
 TINY = ["num_envs=8", "horizon=8", "sgd_minibatch_size=None", "model_config.hiddens=[8]", "device=cpu"]
 
 
@@ -251,7 +253,7 @@ class TestTrain:
         assert "Learning curve: not drawn, it needs matplotlib: pip install 'rlstack[viz]'" in result.output
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", OWN_RECIPES)
 def test_recipes_are_judged(name):
     recipe = RECIPES[name]
     cls = recipe.env_cls()
@@ -542,7 +544,8 @@ def test_names_are_completed():
     from click.shell_completion import ShellComplete
 
     complete = ShellComplete(main, {}, "rlstack", "_RLSTACK_COMPLETE")
-    assert [item.value for item in complete.get_completions(["train"], "cart")] == ["cartpole", "cartpole-v1"]
+    names = ["cartpole", "cartpole-v1", "cartpole-swingup"]
+    assert [item.value for item in complete.get_completions(["train"], "cart")] == names
     assert "sync" in [item.value for item in complete.get_completions([], "s")]
 
 

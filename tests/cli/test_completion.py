@@ -33,7 +33,7 @@ def runs(tmp_path, monkeypatch):
 
 
 def test_environments():
-    assert offered("train", text="cart") == ["cartpole", "cartpole-v1"]
+    assert offered("train", text="cart") == ["cartpole", "cartpole-v1", "cartpole-swingup"]
     for command in ("train", "check", "bench", "config"):
         assert offered(command)[: len(RECIPES)] == list(RECIPES)
     assert offered("eval", ".", "--env")[: len(RECIPES)] == list(RECIPES)
@@ -73,6 +73,9 @@ def test_options_of_environments(name, cls):
     assert {text[:-1] for text in offered("check", name)} == {*cls.defaults}
     assert {text[11:-1] for text in offered("train", name, text="env_config.")} == {*cls.defaults}
     assert offered("bench", "discrete-dummy", text="env_config.") == ["env_config.bounds="]
+    assert "terminate_when_unhealthy=" in offered("check", "hopper")
+    assert "ctrl_cost_weight=" in offered("check", "swimmer")
+    assert offered("check", "reacher") == ["reward_control_weight=", "reward_dist_weight="]
     assert offered("check", "my_package.my_module:MyEnv") == []
 
 

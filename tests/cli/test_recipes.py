@@ -11,10 +11,10 @@ from rlstack.cli.recipes import RECIPES
 from rlstack.cli.resolve_env import resolve
 from rlstack.runs.saved_config import ALGORITHMS
 
-from ..helpers import update
+from ..helpers import OWN_RECIPES, update
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", OWN_RECIPES)
 def test_recurrent_ones_differ_in_what_they_must(name):
     env_cls, feedforward = resolve(name, {})
     _, recurrent = resolve(name, {}, "recurrent")
@@ -50,7 +50,7 @@ def test_recurrent_ones_improve(name):
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", OWN_RECIPES)
 def test_recurrent_ones_solve(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     command = ["train", name, "--algorithm", "recurrent", "--seed", "0", "--max-updates", "150"]

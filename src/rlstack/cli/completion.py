@@ -14,6 +14,9 @@ _SOURCE = Path(__file__).parents[1]
 
 _DEFAULT_MODELS = {"feedforward": "mlp", "recurrent": "lstm"}
 
+_ENVS = ("classic", "episodic", "mujoco/gymnasium_tasks", "mujoco/gymnasium_reacher")
+"""Files of built-in environments with options of their own."""
+
 _HPARAMS = {"feedforward": ["Hparams"], "recurrent": ["Hparams", "RecurrentHparams"]}
 
 
@@ -126,7 +129,7 @@ def _options_of_env(name: str | None) -> list[str]:
 def _defaults_of_env(name: str) -> list[str]:
     """Return the keys of the `defaults` of a built-in environment."""
     found = []
-    cls = {**_classes("env/classic.py"), **_classes("env/episodic.py")}.get(name)
+    cls = {key: cls for file in _ENVS for key, cls in _classes(f"env/{file}.py").items()}.get(name)
     for node in cls.body if cls is not None else []:
         if isinstance(node, ast.AnnAssign) and isinstance(node.value, ast.Dict):
             for key, value in zip(node.value.keys, node.value.values, strict=True):

@@ -34,7 +34,7 @@ def resolve(
     hyperparameters = find_classes(hyperparameters, base)
     if recipe is None:
         return _import_env(name, base), hyperparameters
-    solving = recipe.for_algorithm(algorithm)
+    solving = find_classes(recipe.for_algorithm(algorithm))
     if {"model", "model_cls"} & {key for key, value in hyperparameters.items() if value is not None}:
         # Its options are those of the default model.
         solving.pop("model_config", None)

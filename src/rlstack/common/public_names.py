@@ -4,13 +4,20 @@ from types import FunctionType
 
 _OWN = __name__.partition(".")[0]
 
+_DEEPER = {f"{_OWN}.env.mujoco"}
+"""Packages within packages that hand on themselves what is public in them."""
+
 
 def public_module(module: str) -> str:
     """Return the module whose name stands in files for this one: of rlstack's own, the package it is in.
 
     Packages hand on what is public in them; in which of their modules that is may change with each version.
     """
-    return ".".join(module.split(".")[:2]) if module.startswith(f"{_OWN}.") else module
+    if not module.startswith(f"{_OWN}."):
+        return module
+    parts = module.split(".")
+    deeper = ".".join(parts[:3])
+    return deeper if deeper in _DEEPER else ".".join(parts[:2])
 
 
 def simulator_name(value: object) -> str | None:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ..common.errors import EnvError, told
+from ..common.errors import EnvError, NonFiniteError, told
 
 
 @contextmanager
@@ -12,10 +12,11 @@ def faults_of(where: str) -> Iterator[None]:
 
     Raises:
         EnvError: With that.
+        NonFiniteError: If an environment raises it: it has found NaN or infinity itself, and says where.
     """
     try:
         yield
-    except EnvError:
+    except (EnvError, NonFiniteError):
         raise
     except Exception as error:
         raise EnvError(f"{where} raised {told(error)}") from error
