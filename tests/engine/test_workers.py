@@ -7,6 +7,7 @@ import time
 import pytest
 import torch
 
+from rlstack.common.device import one_thread
 from rlstack.engine.thread_pool import Workers
 
 
@@ -37,12 +38,13 @@ def test_jobs_run_at_the_same_time():
 def test_torch_leaves_the_cores_alone_meanwhile():
     seen = []
     workers = Workers(2)
-    with workers.instead_of_torchs():
+    with one_thread():
         workers.run(lambda thread, job: seen.append((torch.get_num_threads(), torch.is_grad_enabled())), 4)
     assert {threads for threads, _ in seen} == {1}
     assert torch.get_num_threads() == 2
-    with Workers(1).instead_of_torchs():
-        assert torch.get_num_threads() == 2
+    with pytest.raises(ZeroDivisionError), one_thread():
+        raise ZeroDivisionError
+    assert torch.get_num_threads() == 2
 
 
 @pytest.mark.parametrize("guilty", [0, 1])

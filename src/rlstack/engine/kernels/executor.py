@@ -102,10 +102,10 @@ class _SmallSteps:
             log_std = self._output.head.log_std
             std = Std(log_std.detach().view(-1, 1), gradients[log_std].view(-1))
         counts = [self._state[parameter]["step"] for parameter in self._learner.parameters]
-        groups = [self._group(group) for group in self._learner.optimizer.param_groups]
+        held = [group for group in self._learner.optimizer.param_groups if group["params"]]
         flat = self._backend.flat_gradient
         assert flat is not None
-        adam = AdamSteps(groups, flat, counts[0].clone())
+        adam = AdamSteps([self._group(group) for group in held], flat, counts[0].clone())
         (policy, value), loss = self._kernel.nets(size, gradients), self._loss()
         with one_thread(), unoptimized():
             rows = self._rows(sequences, size)
