@@ -22,7 +22,7 @@ from rlstack.env.faults import faults_of
 
 pytest.importorskip("mujoco.batch")
 gymnasium = pytest.importorskip("gymnasium")
-import mujoco  # noqa: E402 (after what may be missing)
+import mujoco
 
 GYMNASIUM = ["Ant", "HalfCheetah", "Hopper", "Reacher", "Swimmer", "Walker2d"]
 SUITE = {
