@@ -6,6 +6,7 @@ they are brought to 8 environments and 2,048 transitions in an update, with a cl
 normalized observations and rewards, and learning rates for that.
 """
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -45,16 +46,18 @@ class GymnasiumRecipe(Recipe):
         import numpy as np
         import torch
 
+        from ..env.mujoco.model_files import warnings_logged
         from ..env.simulators import needed
         from ..policies.memory import with_zeros
 
-        gymnasium = needed("gymnasium", "'gymnasium[mujoco]'", f"judging {self.gymnasium_id}")
+        what = f"judging {self.gymnasium_id}"
+        gymnasium = needed("gymnasium", "'gymnasium[mujoco]'", what)
+        mujoco = needed("mujoco", "'gymnasium[mujoco]'", what)
         options = {**self.eval_config, **(env_config or {})}
-        options = {
-            key: value for key, value in options.items() if key not in ("num_threads", "max_episode_steps")
-        }
+        options = {key: value for key, value in options.items() if key not in _OWN}
         make = [lambda: gymnasium.make(self.gymnasium_id, **options)] * self.eval_envs
-        envs = gymnasium.vector.SyncVectorEnv(make)
+        with warnings_logged(mujoco, what, logging.DEBUG):
+            envs = gymnasium.vector.SyncVectorEnv(make)
         obs, _ = envs.reset(seed=list(range(self.eval_envs)))
         returns, over = np.zeros(self.eval_envs), np.zeros(self.eval_envs, bool)
         state = policy.initial_state(self.eval_envs)

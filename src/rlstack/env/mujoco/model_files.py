@@ -28,7 +28,7 @@ def read_model(mjcf: str, what: str, *, level: int = logging.WARNING) -> Any:
     is_text = mjcf.lstrip().startswith("<")
     if not is_text and not Path(mjcf).is_file():
         raise EnvError(f"the model of {what} is {mjcf}, and there is no such file")
-    with _warnings_logged(mujoco, what, level):
+    with warnings_logged(mujoco, what, level):
         try:
             return mujoco.MjModel.from_xml_string(mjcf) if is_text else mujoco.MjModel.from_xml_path(mjcf)
         except ValueError as error:
@@ -54,8 +54,14 @@ def packaged_model(package: str, install: str, path: str, what: str) -> Any:
 
 
 @contextmanager
-def _warnings_logged(mujoco: Any, what: str, level: int) -> Iterator[None]:
-    """Log what MuJoCo warns of; by itself it prints that, and writes it to a file where one is."""
+def warnings_logged(mujoco: Any, what: str, level: int) -> Iterator[None]:
+    """Log what MuJoCo warns of; by itself it prints that, and writes it to a file where one is.
+
+    Args:
+        mujoco: The package.
+        what: Whose model is read.
+        level: How loudly.
+    """
     before = mujoco.get_mju_user_warning()
     mujoco.set_mju_user_warning(lambda text: _log.log(level, "the model of %s: %s", what, text))
     try:
