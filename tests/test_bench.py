@@ -311,6 +311,7 @@ class TestCommandLine:
         assert done.stderr.startswith("throughput.py: argument --lines: invalid choice: 'nope'")
 
 
+@pytest.mark.slow
 def test_the_real_one_beside_the_last_commit(against, monkeypatch, tmp_path, capsys):
     if not shutil.which("git") or against.git("rev-parse", "--verify", "HEAD:./src/rlstack").returncode:
         pytest.skip("needs rlstack's git history, which this copy hasn't")

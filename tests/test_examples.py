@@ -31,6 +31,7 @@ def test_action_mask(capsys):
     assert torch.equal(jobs.sort(0).values, torch.arange(6).unsqueeze(1).expand(6, 256))
 
 
+@pytest.mark.slow
 def test_hidden_velocity(capsys):
     names = runpy.run_path(str(EXAMPLES[0].with_name("hidden_velocity.py")))
     blind, sighted = names["main"](30)

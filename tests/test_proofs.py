@@ -59,11 +59,12 @@ def test_hostile_files(tmp_path):
 
 
 # The one by a single SIGINT is tests/test_cli.py's.
-@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.parametrize("number", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_signals(tmp_path, number):
     assert signals.one(tmp_path / "run", number) == ""
 
 
+@pytest.mark.slow
 def test_one_seed(tmp_path):
     assert seeds.one(tmp_path, 3) == ""
 
@@ -74,6 +75,7 @@ def test_memory(tmp_path, tracked):
     assert memory.prove(tmp_path, updates=800, warm=400)["bytes_per_update"] < 8192
 
 
+@pytest.mark.slow
 def test_kills(tmp_path):
     found = kills.kill_often(tmp_path, 1, seed=7, updates=60)
     assert found["faults"] == []

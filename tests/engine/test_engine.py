@@ -385,7 +385,9 @@ def test_a_graph_needs_a_gpu():
         Algorithm(DiscreteDummyEnv, **{**BASE, "engine": "graph"})
 
 
-@pytest.mark.parametrize("algorithm_cls", [Algorithm, RecurrentAlgorithm])
+@pytest.mark.parametrize(
+    "algorithm_cls", [Algorithm, pytest.param(RecurrentAlgorithm, marks=pytest.mark.slow)]
+)
 def test_compiled(algorithm_cls):
     changes = {**BASE, "num_envs": 16, "updates": 2} | (LSTM if algorithm_cls is RecurrentAlgorithm else {})
     updates = changes.pop("updates")
@@ -415,6 +417,7 @@ def test_a_gpu_too_small_is_told_what_to_change(phase, advice, monkeypatch):
         getattr(algorithm, phase)()
 
 
+@pytest.mark.slow
 def test_what_schedules_change_is_compiled_once():
     schedule = [(0, 0.1), (10_000, 0.0)]
     algorithm = Algorithm(

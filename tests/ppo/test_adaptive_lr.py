@@ -43,8 +43,10 @@ def replayed(lr, algorithm, desired=DESIRED):
 
 
 @EACH_WAY
-@pytest.mark.parametrize("optimizer_cls", OPTIMIZERS)
-@pytest.mark.parametrize("cls", CONFIG)
+@pytest.mark.parametrize(
+    ("cls", "optimizer_cls"),
+    [*((Algorithm, optimizer_cls) for optimizer_cls in OPTIMIZERS), (RecurrentAlgorithm, OPTIMIZERS[0])],
+)
 def test_every_step_follows_the_rule(cls, optimizer_cls, way):
     size = 16 if cls is Algorithm else 4
     algorithm = make(way, cls, optimizer_cls=optimizer_cls, sgd_minibatch_size=size, adaptive_lr=DESIRED)

@@ -91,9 +91,15 @@ def test_parts_keep_their_proportion(way, how):
 
 @EACH_WAY
 @pytest.mark.parametrize(
-    "how", [{}, {"adaptive_lr": 1e-4}, {"lr_schedule": [(0, 4e-3), (128, 2e-3)]}], ids=str
+    ("cls", "how"),
+    [
+        (Algorithm, {}),
+        (Algorithm, {"adaptive_lr": 1e-4}),
+        (Algorithm, {"lr_schedule": [(0, 4e-3), (128, 2e-3)]}),
+        (RecurrentAlgorithm, {}),
+    ],
+    ids=str,
 )
-@pytest.mark.parametrize("cls", CONFIG)
 def test_goes_on_to_the_bit(tmp_path, way, cls, how):
     algorithm = partial(WAYS[way], cls)
     changes = {"model_config": CONFIG[cls], "optimizer_config": PARTS, **how}
