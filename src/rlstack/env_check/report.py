@@ -50,6 +50,9 @@ _MANY_ENVS: Final = 4096
 _TIMED: Final = 0.5
 """How long to measure the speed, s."""
 
+_LONGEST_START: Final = 20.0
+"""How long making as many simulations may take, s; simulators need milliseconds for each."""
+
 
 @final
 @dataclass(frozen=True)
@@ -133,8 +136,7 @@ def check_env(
                 # What comes after would say the same again.
                 break
         sound = all(finding.level != "fault" for finding in findings)
-        many = replace(subject, num_envs=_MANY_ENVS)
-        speed = (_speed(many) or _speed(subject)) if sound else None
+        speed = _speeds(subject) if sound else None
         resets = _resets(subject, name) if sound else ""
     return Report(name, tuple(findings), speed, resets)
 
@@ -192,6 +194,15 @@ def _resets(subject: Subject, name: str) -> str:
         return f"{said}: its max_horizon is {most}"
     advice = RESETS if most is None else min(RESETS, most // hp.horizon)
     return f"{said}: if the task lasts longer, set horizons_per_env_reset={advice} or a longer horizon"
+
+
+def _speeds(subject: Subject) -> float | None:
+    """Return how many steps all simulations together take in a second, of many if they can be made soon."""
+    start = time.perf_counter()
+    subject.make()
+    start_of_one = (time.perf_counter() - start) / subject.num_envs
+    many = replace(subject, num_envs=_MANY_ENVS)
+    return (_speed(many) if start_of_one * _MANY_ENVS < _LONGEST_START else None) or _speed(subject)
 
 
 def _speed(subject: Subject) -> float | None:
