@@ -61,9 +61,8 @@ def make(name: str, /, **options: Any) -> type[Env]:
         raise unknown(full, "a task of DM Control's suite", [f"dm:{task}" for task in tasks])
     domain, task = tasks[name]
     defaults = _changed(_DEFAULTS, options, name)
-    return type(
-        name, (_DMControl,), {"simulator_name": full, "defaults": defaults, "domain": domain, "task": task}
-    )
+    members = {"simulator_name": full, "defaults": defaults, "domain": domain, "task": task}
+    return type(name, (_DMControl,), {"__module__": __name__, **members})
 
 
 class _DMControl(Env):

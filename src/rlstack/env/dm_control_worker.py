@@ -178,9 +178,10 @@ def _generator(seed: int, row: int) -> np.random.RandomState:
 def _write(row: np.ndarray, observation: Mapping[str, Any]) -> None:
     """Write the parts of an observation one after the other into a row [N]."""
     end = 0
-    for value in observation.values():
-        start, end = end, end + np.size(value)
-        row[start:end] = np.ravel(value)
+    for part in observation.values():
+        value = np.asarray(part)
+        start, end = end, end + value.size
+        row[start:end] = value if value.ndim == 1 else value.reshape(-1)
 
 
 def _physics_state(physics: Any) -> np.ndarray:
