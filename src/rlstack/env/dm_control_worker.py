@@ -7,6 +7,7 @@ import logging
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -35,8 +36,7 @@ class _Tasks:
     """Which environment is at work, for errors."""
 
     _arrays: Arrays
-    """Of these rows: `actions` [R, A], `obs` and `final_obs` [R, N], `rewards`, `terminated` and `truncated` [R].
-    """
+    """Of these rows, R: `actions` [R, A], `obs` and `final_obs` [R, N], and [R] `rewards` and flags."""
 
     def __init__(
         self,
@@ -56,7 +56,7 @@ class _Tasks:
         self._rows, self._make_one = rows, make_one
         self._worlds = [make_one(_generator(seed, row)) for row in rows]
         if os.environ["MUJOCO_GL"] == "disabled":
-            # A new episode of quadruped-escape asks for these, to draw its terrain: there is nothing to draw on.
+            # A new episode of quadruped-escape asks for these, to draw its terrain: nothing is drawn here.
             type(self._worlds[0].physics).contexts = None
         self._reference: Any = None
 
@@ -104,7 +104,7 @@ class _Tasks:
         self.row = None
 
     def changed_fields(self) -> list[str]:
-        """Return the names of the model's arrays that aren't in all of them as in a model made from seed 0."""
+        """Return the names of the model's arrays that differ, in any of them, from those of one just made."""
         if self._reference is None:
             self._reference = self._make_one(np.random.RandomState(0)).physics.model.ptr
         names = [
@@ -166,8 +166,8 @@ def _loader() -> Callable[..., Any]:
     logging.getLogger("absl").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        from dm_control import suite
-    return suite.load
+        load: Callable[..., Any] = import_module("dm_control.suite").load
+    return load
 
 
 def _generator(seed: int, row: int) -> np.random.RandomState:
@@ -186,8 +186,7 @@ def _write(row: np.ndarray, observation: Mapping[str, Any]) -> None:
 
 def _physics_state(physics: Any) -> np.ndarray:
     """Return what the next step depends on, warm starts of the solver included."""
-    import mujoco
-
+    mujoco = import_module("mujoco")
     model, data, which = physics.model.ptr, physics.data.ptr, mujoco.mjtState.mjSTATE_INTEGRATION
     state = np.empty(mujoco.mj_stateSize(model, which))
     mujoco.mj_getState(model, data, state, which)
@@ -196,8 +195,7 @@ def _physics_state(physics: Any) -> np.ndarray:
 
 def _set_physics_state(physics: Any, state: np.ndarray) -> None:
     """Take over what `_physics_state` returned, and compute what dm_control expects to follow from it."""
-    import mujoco
-
+    mujoco = import_module("mujoco")
     model, data = physics.model.ptr, physics.data.ptr
     mujoco.mj_setState(model, data, state, mujoco.mjtState.mjSTATE_INTEGRATION)
     mujoco.mj_step1(model, data)

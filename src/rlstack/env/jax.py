@@ -1,8 +1,8 @@
 """Environments of Brax and MuJoCo Playground by name, `brax:ant` and `playground:CartpoleSwingup`.
 
-They are stepped as one compiled program over all simulations. A simulation whose episode ends goes on from a start
-of its own that is drawn then; Playground's own wrapper returns to the first one. Tensors and JAX's arrays
-change hands by DLPack, on the same device.
+They are stepped as one compiled program over all simulations. A simulation whose episode ends goes on from a
+start of its own that is drawn then; Playground's own wrapper returns to the first one. Tensors and JAX's
+arrays change hands by DLPack, on the same device. `done` is a termination, as Brax takes it by default.
 """
 
 import inspect
@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from tensordict import TensorDict
 from torch import Tensor
+from torch.utils.dlpack import from_dlpack
 
 from ..common.errors import EnvError, told
 from ..common.nested import flatten
@@ -109,9 +110,10 @@ def _class(
         "simulated": staticmethod(simulated),
         "_programs": {},
     }
-    made = type(full.partition(":")[2], (_Jax,), members)
+    made: Any = type(full.partition(":")[2], (_Jax,), members)
     made.defaults = made._options({}, options)
-    return made
+    cls: type[Env] = made
+    return cls
 
 
 class _Jax(Env):
@@ -182,7 +184,7 @@ class _Jax(Env):
         return TensorDict(content, batch_size=self.num_envs)
 
     def metrics(self) -> dict[str, Tensor]:
-        """Return the means of the simulator's own metrics since they were asked for last, or since a reset."""
+        """Return means of the simulator's own metrics since they were asked for last, or since a reset."""
         if not self._steps:
             return {}
         rows: Rows = self._held.rows
@@ -275,7 +277,7 @@ class _Held:
 
 def _owned(array: Any) -> Tensor:
     """Return a copy of an array of JAX: its memory is JAX's to use again."""
-    return torch.from_dlpack(array.block_until_ready()).clone()
+    return from_dlpack(array.block_until_ready()).clone()
 
 
 def _as_tensor(array: np.ndarray) -> Tensor:

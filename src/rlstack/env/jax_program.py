@@ -1,7 +1,7 @@
 """Compiled functions over a batch of simulations of Brax's form: a state in, a state out.
 
-What is simulated has `reset(key) -> state` and `step(state, action) -> state`, of one simulation, with the state's
-fields `obs`, `reward`, `done`, `metrics` and `info`. JAX is handed in: nothing here imports it.
+What is simulated has `reset(key) -> state` and `step(state, action) -> state`, of one simulation, with the
+fields `obs`, `reward`, `done`, `metrics` and `info` in its state. JAX is handed in: nothing here imports it.
 """
 
 from functools import partial
@@ -108,7 +108,7 @@ class Program:
             state = jax.tree.map(lambda new, old: numbers.asarray(new, old.dtype), after, state)
             rewards = rewards + state.reward
         age = rows.age + self._action_repeat
-        # Brax's inverted_pendulum says info["time_out"] where it has fallen, and by default Brax looks past that.
+        # Brax's inverted_pendulum says info["time_out"] where it has fallen: by default Brax looks past that.
         terminated = state.done > 0.5
         limit = self._episode_length
         truncated = ~terminated & (age >= (numbers.iinfo(age.dtype).max if limit is None else limit))

@@ -1,5 +1,6 @@
 """Environments of TorchRL: any batched `EnvBase`, whose specs are rlstack's already."""
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -9,9 +10,9 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from .. import specs
-from ..common.errors import EnvError, HparamsError
+from ..common.errors import EnvError
 from ..common.types import OBS, REWARDS, Batch, Config, Device
-from ..common.validation import check_options, did_you_mean
+from ..common.validation import did_you_mean
 from .base import Env
 from .ending import FINAL_OBS, TERMINATED, TRUNCATED
 
@@ -111,8 +112,8 @@ class _TorchRL(Env):
             )
         if set(env.done_keys) - {"done", "terminated", "truncated"} or len(env.reward_keys) != 1:
             raise EnvError(
-                f"{name} has the done keys {env.done_keys} and the reward keys {env.reward_keys}, expected done, "
-                "terminated and truncated at the top, and one reward: rlstack trains one agent"
+                f"{name} has the done keys {env.done_keys} and the reward keys {env.reward_keys}, expected "
+                "done, terminated and truncated at the top, and one reward: rlstack trains one agent"
             )
         if env.full_reward_spec_unbatched[env.reward_key].shape.numel() != 1:
             raise EnvError(f"{name} has several rewards in a step, expected one number: sum them")
@@ -123,7 +124,9 @@ class _TorchRL(Env):
         # Environments that put rows back themselves have no last observations to tell.
         self._has_final_obs = not getattr(env, "_torchrl_native_autoreset", False)
         self.observation_spec = _spec({key: _obs_spec(found[key]) for key in self._keys}, self.device)
-        self.action_spec = _spec({key: _action_spec(leaf) for key, leaf in self._actions.items()}, self.device)
+        self.action_spec = _spec(
+            {key: _action_spec(leaf) for key, leaf in self._actions.items()}, self.device
+        )
 
     def _obs(self, said: Any) -> Batch:
         """Return a copy of observations, [B, ...], of the form of their specs."""
@@ -146,10 +149,16 @@ def _checked(factory: Callable[..., Any], options: Config) -> dict[str, Any]:
     Raises:
         EnvError: If it doesn't.
     """
-    try:
-        check_options(options, factory, "env_config", by_position=2)
-    except HparamsError as error:
-        raise EnvError(str(error)) from None
+    # The signature of a class of TorchRL's is that of its metaclass.
+    callee, before = (factory.__init__, 3) if inspect.isclass(factory) else (factory, 2)
+    others = [*inspect.signature(callee).parameters.values()][before:]
+    known = [one.name for one in others if one.kind in (one.KEYWORD_ONLY, one.POSITIONAL_OR_KEYWORD)]
+    if not any(one.kind is one.VAR_KEYWORD for one in others):
+        for key in options:
+            if key not in known:
+                name = getattr(factory, "__name__", repr(factory))
+                meant = did_you_mean(key, known) if known else ", which takes none"
+                raise EnvError(f"env_config.{key} is not an option of {name}{meant}")
     return dict(options)
 
 

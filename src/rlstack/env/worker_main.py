@@ -1,6 +1,6 @@
 """The program of a worker process: it makes its part of the simulations, and steps them when told to.
 
-It is run as a script, and imports nothing of rlstack: such a process is there at once and takes little memory.
+It is run as a script and imports nothing of rlstack: such a process is there at once and takes little memory.
 `worker_processes` starts it, and says what it is asked.
 """
 

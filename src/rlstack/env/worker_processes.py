@@ -10,6 +10,7 @@ import sys
 import tempfile
 import weakref
 from collections.abc import Iterable, Mapping
+from itertools import pairwise
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -37,13 +38,13 @@ class _Worker(NamedTuple):
 class Workers:
     """Worker processes, each with a part of the rows of one environment.
 
-    What they run is a file of its own that imports nothing of rlstack, with a function `make(rows, **arguments)`
-    that returns an object with `describe()`, whose value is said at the start, `share(arrays)`, which is handed
-    its rows of the arrays in shared memory, `step()`, and whatever else is to be called by `call`. Its attribute
-    `row`, if it has one, is named in errors.
+    What they run is a file of its own that imports nothing of rlstack. Its function `make(rows, **arguments)`
+    returns an object with `describe()`, whose value is said at the start, `share(arrays)`, which is handed
+    its rows of the arrays in shared memory, `step()`, and whatever else is to be called by `call`. Its
+    attribute `row`, if it has one, is named in errors.
 
-    A process that ends, or raises an error, ends them all, with an EnvError. They end with their parent, however
-    that ends, and with this object.
+    A process that ends, or raises an error, ends them all, with an EnvError. They end with their parent,
+    however that ends, and with this object.
 
     Args:
         name: Of the environment, for errors.
@@ -61,12 +62,12 @@ class Workers:
     ) -> None:
         self._name = name
         self._workers: list[_Worker] = []
-        # They hold no state that has to be saved: killed is closed.
-        self._finalizer = weakref.finalize(self, _end, self._workers, os.getpid())
         self._memory = _memory_file()
+        # They hold no state that has to be saved: killed is closed.
+        self._finalizer = weakref.finalize(self, _end, self._workers, self._memory, os.getpid())
         edges = [num_envs * part // processes for part in range(processes + 1)]
         try:
-            for first, last in zip(edges, edges[1:], strict=False):
+            for first, last in pairwise(edges):
                 self._start(file, range(first, last), arguments)
             self.descriptions: list[Any] = [self._receive(worker) for worker in self._workers]
             """What each of them said of its part."""
@@ -151,7 +152,9 @@ class Workers:
 
     def _exchange(self, messages: list[bytes]) -> list[Any]:
         if not self._workers:
-            raise EnvError(f"the worker processes of {self._name} have ended: reset it, which starts new ones")
+            raise EnvError(
+                f"the worker processes of {self._name} have ended: reset it, which starts new ones"
+            )
         try:
             for worker, message in zip(self._workers, messages, strict=True):
                 self._send(worker, message)
@@ -215,11 +218,12 @@ def _memory_file() -> Any:
     """Return a file in memory that has no name: it goes with the last process that holds it open."""
     if sys.platform == "linux":
         return os.fdopen(os.memfd_create("rlstack"), "r+b")
-    return tempfile.TemporaryFile()  # noqa: SIM115 (it stays open)
+    return tempfile.TemporaryFile()
 
 
-def _end(workers: list[_Worker], owner: int) -> None:
+def _end(workers: list[_Worker], memory: Any, owner: int) -> None:
     """End all processes, unless this is a fork of the one that they belong to."""
+    memory.close()
     if os.getpid() != owner:
         return
     for worker in workers:
