@@ -189,6 +189,14 @@ def test_a_killed_worker_ends_in_an_error_and_its_run_goes_on_from_what_was_save
     assert updates(algorithm, 1)["env/resets"] == 4
 
 
+def test_a_mujoco_that_does_not_fit_is_named(suite):
+    cls = make("point-reach", task_kwargs={"newer": True})
+    with pytest.raises(
+        EnvError, match=r"'flex_vertedge'; if dm_control doesn't fit mujoco 4.0.0: pip install"
+    ):
+        cls(2)
+
+
 def test_dropped_environments_end_their_processes(suite):
     env = make("point-reach", processes=1)(1)
     workers, [process] = env._workers, [worker.process for worker in env._workers._workers]

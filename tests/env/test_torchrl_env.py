@@ -1,5 +1,8 @@
 """Environments of TorchRL."""
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 from tensordict import TensorDict
@@ -196,3 +199,11 @@ def test_it_can_be_trained_on():
         last = algorithm.collect()
     # Always to the right is 1 + 2 + 3 at the best.
     assert last["episodes/returns/mean"] > first["episodes/returns/mean"] + 3
+
+
+def test_the_page_runs(capsys):
+    page = (Path(__file__).parents[2] / "docs" / "simulators" / "torchrl.md").read_text()
+    [code] = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert len(code.splitlines()) <= 20
+    exec(compile(code, "torchrl.md", "exec"), {"__name__": "__main__"})
+    assert float(capsys.readouterr().out) < -1

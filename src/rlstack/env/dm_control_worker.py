@@ -51,7 +51,13 @@ class _Tasks:
         load = _loader()
 
         def make_one(random: np.random.RandomState) -> Any:
-            return load(domain, task, {**task_kwargs, "random": random}, dict(environment_kwargs))
+            try:
+                return load(domain, task, {**task_kwargs, "random": random}, dict(environment_kwargs))
+            except AttributeError as error:
+                version = import_module("mujoco").__version__
+                raise RuntimeError(
+                    f"{error}; if dm_control doesn't fit mujoco {version}: pip install 'mujoco<4'"
+                ) from error
 
         self._rows, self._make_one = rows, make_one
         self._worlds = [make_one(_generator(seed, row)) for row in rows]

@@ -101,12 +101,14 @@ class Program:
 
     def _step(self, rows: Rows, action: Any) -> tuple[Rows, Moment]:
         jax, numbers = self._jax, self._jax.numpy
-        state, rewards = rows.state, 0.0
-        for _ in range(self._action_repeat):
+
+        def once(state: Any, _: Any) -> tuple[Any, Any]:
             after = jax.vmap(self._env.step)(state, action)
             # Were a dtype another one, the next step would be compiled again.
-            state = jax.tree.map(lambda new, old: numbers.asarray(new, old.dtype), after, state)
-            rewards = rewards + state.reward
+            after = jax.tree.map(lambda new, old: numbers.asarray(new, old.dtype), after, state)
+            return after, after.reward
+
+        state, rewards = jax.lax.scan(once, rows.state, length=self._action_repeat)
         age = rows.age + self._action_repeat
         # Brax's inverted_pendulum says info["time_out"] where it has fallen: by default Brax looks past that.
         terminated = state.done > 0.5
@@ -118,7 +120,7 @@ class Program:
         if self.metric_names:
             means = [numbers.mean(state.metrics[name], dtype=numbers.float32) for name in self.metric_names]
             sums = sums + numbers.stack(means)
-        flags = (numbers.asarray(rewards, numbers.float32)[:, None], terminated[:, None], truncated[:, None])
+        flags = (rewards.sum(0, dtype=numbers.float32)[:, None], terminated[:, None], truncated[:, None])
         return Rows(state, age, key, sums), Moment(self._obs(state), *flags, ended, ended.sum())
 
     def _put_back(self, rows: Rows, left: Any) -> tuple[Rows, Any, Any]:

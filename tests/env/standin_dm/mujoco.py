@@ -2,6 +2,8 @@
 
 import enum
 
+__version__ = "4.0.0"
+
 
 class mjtState(enum.IntEnum):  # noqa: N801 (mujoco's name)
     mjSTATE_INTEGRATION = 1  # noqa: N815

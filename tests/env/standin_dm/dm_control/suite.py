@@ -77,6 +77,8 @@ def load(domain, task, task_kwargs=None, environment_kwargs=None):
     assert os.environ["MUJOCO_GL"] == "disabled"
     options = {**(task_kwargs or {}), **(environment_kwargs or {})}
     options.setdefault("time_limit", 2.0)
+    if options.pop("newer", False):
+        raise AttributeError("'MjModel' object has no attribute 'flex_vertedge'")
     random = options.pop("random")
     assert isinstance(random, np.random.RandomState)
     reach = {"reach": 1.0, "reach_far": 2.0}[task]
