@@ -150,6 +150,11 @@ def test_a_reset_changes_options_but_no_specs(suite):
     assert [env.step(still)["truncated"].all().item() for _ in range(4)] == [False, True, False, True]
     with pytest.raises(EnvError, match=r"can't change its observations or actions at a reset, by flatten"):
         env.reset(config={"flatten": False})
+    with pytest.raises(EnvError, match="doesn't fit mujoco"):
+        env.reset(config={"task_kwargs": {"newer": True}})
+    # It is what it was before.
+    assert env.reset().shape == (2, 7)
+    assert [env.step(still)["truncated"].all().item() for _ in range(2)] == [False, True]
 
 
 def test_an_unstable_simulation_is_named(suite):

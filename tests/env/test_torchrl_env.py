@@ -169,8 +169,12 @@ def test_options_reach_the_function():
         cls(2, config={"steps": 1})
     with pytest.raises(EnvError, match=r"env_config.steps is not an option of pendulum, which takes none"):
         from_torchrl(pendulum, steps=1)
+    changing = from_torchrl(Changing)(2)
     with pytest.raises(EnvError, match=r"can't change its observations or actions at a reset, by three"):
-        from_torchrl(Changing)(2).reset(config={"three": True})
+        changing.reset(config={"three": True})
+    assert changing.action_spec == specs.Categorical(2, shape=(1,))
+    changing.reset()
+    assert changing.step(torch.ones(2, 1, dtype=torch.int64))["rewards"].shape == (2, 1)
 
 
 class Changing(Walk):

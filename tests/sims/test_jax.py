@@ -149,6 +149,15 @@ def test_observations_in_parts():
     assert env.step(torch.zeros(3, 1))["obs"]["state"].shape == (3, 2)
 
 
+def test_a_reset_changes_options_but_no_specs():
+    env = make_brax("fast", obs_mode="dict_state")(2)
+    with pytest.raises(EnvError, match="can't change its observations or actions at a reset, by obs_mode"):
+        env.reset(config={"obs_mode": "ndarray"})
+    assert env.reset(config={"episode_length": 2})["state"].shape == (2, 2)
+    still = torch.zeros(2, 1)
+    assert [env.step(still)["truncated"].all().item() for _ in range(4)] == [False, True, False, True]
+
+
 def test_repeated_actions_count_as_steps_of_the_simulator(pendulum):
     env = pendulum(6, config={"action_repeat": 5})
     env.reset()

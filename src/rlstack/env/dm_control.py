@@ -92,13 +92,7 @@ class _DMControl(Env):
         """Start all instances anew and return their observations, [B, ...]."""
         changed = _changed(self.config, config, type(self).__name__)
         if changed != self.config or not self._workers.pids:
-            self.config, before = changed, (self.observation_spec, self.action_spec)
-            self._open()
-            if before != (self.observation_spec, self.action_spec):
-                raise EnvError(
-                    f"{type(self).__name__} can't change its observations or actions at a reset, by "
-                    f"{', '.join(config or {})}: make a new environment with these options"
-                )
+            self._open_again(changed, config or {})
         self._workers.call("reset", _seed())
         return self._obs(OBS)
 
@@ -189,6 +183,27 @@ class _DMControl(Env):
                     for key, shape in self._parts.items()
                 }
             )
+
+    def _open_again(self, options: dict[str, Any], said: Config) -> None:
+        """Start new worker processes with these options; if that can't be, a reset starts some as before.
+
+        Raises:
+            EnvError: If it can't, or specs would change.
+        """
+        before = self.config, self.observation_spec, self.action_spec
+        self._workers.close()
+        self.config = options
+        try:
+            self._open()
+            if before[1:] != (self.observation_spec, self.action_spec):
+                raise EnvError(
+                    f"{type(self).__name__} can't change its observations or actions at a reset, by "
+                    f"{', '.join(said)}: make a new environment with these options"
+                )
+        except BaseException:
+            self._workers.close()
+            self.config, self.observation_spec, self.action_spec = before
+            raise
 
     def _obs(self, name: str) -> Batch:
         """Return a copy of observations in shared memory, on the device."""

@@ -140,20 +140,21 @@ class _Jax(Env):
         super().__init__(num_envs, config=config, device=device)
         self._jax = needed("jax", "jax", self.simulator_name)
         self.config = self._options(self.defaults, config)
-        self._held = _Held(self._made())
-        self.observation_spec, self.action_spec = self._specs()
+        self._held = _Held(self._made(self.config))
+        self.observation_spec, self.action_spec = self._specs(self._held.program)
         self._steps = 0
 
     def reset(self, *, config: Config | None = None) -> Batch:
         """Start all simulations anew and return their observations, [B, ...]."""
         changed = self._options(self.config, config)
         if changed != self.config:
-            self.config, self._held.program = changed, self._made()
-            if (self.observation_spec, self.action_spec) != self._specs():
+            program = self._made(changed)
+            if (self.observation_spec, self.action_spec) != self._specs(program):
                 raise EnvError(
                     f"{type(self).__name__} can't change its observations or actions at a reset, by "
                     f"{', '.join(config or {})}: make a new environment with these options"
                 )
+            self.config, self._held.program = changed, program
         seed = int(torch.randint(2**31, ()))
         self._held.rows, obs = self._held.program.begin(seed, self.num_envs)
         self._steps = 0
@@ -201,7 +202,7 @@ class _Jax(Env):
         """Take over what `state_dict` returned."""
         if state["config"] != self.config:
             self.config = dict(state["config"])
-            self._held.program = self._made()
+            self._held.program = self._made(self.config)
         shapes = self._held.program.shapes(self.num_envs)
         leaves, form = self._jax.tree.flatten(shapes._replace(sums=None))
         arrays = [
@@ -227,13 +228,13 @@ class _Jax(Env):
                 )
         return {**options, **changes}
 
-    def _made(self) -> Program:
-        """Return the program for the options, made once."""
+    def _made(self, options: Config) -> Program:
+        """Return the program for options, made once."""
         device = self._jax_device()
-        name = f"{device} {sorted(self.config.items())}"
+        name = f"{device} {sorted(options.items())}"
         if name not in self._programs:
             with self._jax.default_device(device):
-                simulated = type(self).simulated(self.config, device.platform)
+                simulated = type(self).simulated(options, device.platform)
                 self._programs[name] = Program(self._jax, simulated[0], device, *simulated[1:])
         return self._programs[name]
 
@@ -252,10 +253,10 @@ class _Jax(Env):
             fault = f"JAX sees no such device ({told(error)}): pip install 'jax[cuda12]', or take device=cpu"
         raise EnvError(f"{self.simulator_name} can't run on {self.device}: {fault}")
 
-    def _specs(self) -> tuple[TensorSpec, TensorSpec]:
-        shape = (self._held.program.action_size,)
+    def _specs(self, program: Program) -> tuple[TensorSpec, TensorSpec]:
+        shape = (program.action_size,)
         action = Bounded(-1.0, 1.0, shape, dtype=torch.float32, device=self.device)
-        return _spec(self._held.program.state.obs, self.device), action
+        return _spec(program.state.obs, self.device), action
 
     def _batch(self, obs: Any) -> Batch:
         """Return observations as tensors of their own, [B, ...]."""

@@ -13,7 +13,7 @@ from .. import specs
 from ..common.errors import EnvError
 from ..common.types import OBS, REWARDS, Batch, Config, Device
 from ..common.validation import did_you_mean
-from .base import Env
+from .base import SPECS, Env
 from .ending import FINAL_OBS, TERMINATED, TRUNCATED
 
 Key = tuple[str, ...]
@@ -69,13 +69,7 @@ class _TorchRL(Env):
         """Start all simulations anew and return their observations, [B, ...]."""
         changed = {**self.config, **_checked(type(self).factory, config or {})}
         if changed != self.config:
-            self.config, before = changed, (self.observation_spec, self.action_spec)
-            self._open()
-            if before != (self.observation_spec, self.action_spec):
-                raise EnvError(
-                    f"{type(self).__name__} can't change its observations or actions at a reset, by "
-                    f"{', '.join(config or {})}: make a new environment with these options"
-                )
+            self._open_again(changed, config or {})
         self._env.set_seed(int(torch.randint(2**31, ())))
         # Without a batch size of its own it takes that of what it is handed.
         free = None if self._env.batch_size else TensorDict({}, [self.num_envs], device=self._env.device)
@@ -127,6 +121,25 @@ class _TorchRL(Env):
         self.action_spec = _spec(
             {key: _action_spec(leaf) for key, leaf in self._actions.items()}, self.device
         )
+
+    def _open_again(self, options: dict[str, Any], said: Config) -> None:
+        """Make the environment with these options; if that can't be, it stays what it was.
+
+        Raises:
+            EnvError: If it can't, or specs would change.
+        """
+        before = dict(vars(self))
+        self.config = options
+        try:
+            self._open()
+            if any(before[name] != getattr(self, name) for name in SPECS):
+                raise EnvError(
+                    f"{type(self).__name__} can't change its observations or actions at a reset, by "
+                    f"{', '.join(said)}: make a new environment with these options"
+                )
+        except BaseException:
+            vars(self).update(before)
+            raise
 
     def _obs(self, said: Any) -> Batch:
         """Return a copy of observations, [B, ...], of the form of their specs."""
