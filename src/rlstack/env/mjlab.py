@@ -55,7 +55,8 @@ def make(name: str, /, **options: Any) -> type[Env]:
     build.__name__ = name
     groups = {key: list(names) for key, names in trained.obs_groups.items() if key in ("actor", "critic")}
     defaults = {"obs_groups": groups, "clip_actions": trained.clip_actions}
-    return make_class(build, name, {**defaults, **options}, module=__name__, simulator_name=what)
+    named = {"simulator_name": what, "simulator_options": dict(options)}
+    return make_class(build, name, {**defaults, **options}, module=__name__, **named)
 
 
 def _set(config: Any, path: str, value: Any, what: str) -> None:

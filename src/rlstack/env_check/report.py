@@ -77,7 +77,7 @@ class Report:
     env: str
     findings: tuple[Finding, ...]
     transitions_per_second: float | None = None
-    """Of the environment alone, with 4,096 simulations if it takes as many; None if it has faults."""
+    """Of the environment alone, with 4,096 simulations if it takes as many, soon; None if it has faults."""
     resets: str = ""
     """How long simulations last by default, and what to set for longer; empty if it has faults."""
 
