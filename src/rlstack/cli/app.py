@@ -48,7 +48,7 @@ for _command in (check, inspect, config, list_, bench):
     "  rlstack train cartpole\n"
     "  rlstack train pendulum horizon=128 'model_config.hiddens=[64,64]' --max-time 3m\n"
     "  rlstack train my_package.my_module:MyEnv num_envs=4096 --max-updates 500\n"
-    "  rlstack train gym:HalfCheetah-v5 num_envs=8 --max-env-steps 1000000\n"
+    "  rlstack train gym:Pendulum-v1 num_envs=64 --max-env-steps 1000000\n"
     "  rlstack train -f config.yaml env_config.mass=0.7\n"
     "  rlstack train --resume runs/cartpole-20260101-1 --max-time 10m",
 )
