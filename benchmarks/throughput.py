@@ -101,6 +101,11 @@ LINES = {
     ),
     "b64": Line("64 environments, full batch", Work(num_envs=64, minibatch=2048, iterations=20)),
     "tiny": Line("tiny: CartPole, 64-64 tanh, 32 environments, minibatch 64", tiny(32, 64), TORCH_AND_JAX),
+    "cheetah": Line(
+        "HalfCheetah's sizes: 8 environments, 256-256, minibatch 128, 10 iterations",
+        Work(env="wide", num_envs=8, horizon=256, minibatch=128, epochs=10, warm_up=2, iterations=6),
+        ("sb3", "cleanrl", "leanrl"),
+    ),
     "tiny256": Line("tiny: the same, minibatch 256", tiny(32, 256), TORCH_AND_JAX),
     **{
         f"busy{num_envs}": Line(

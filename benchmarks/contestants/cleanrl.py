@@ -36,7 +36,7 @@ class Agent(nn.Module):
 
     def rate(self, obs: Tensor, action: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         output = self.actor(obs)
-        if self.work.env == "continuous":
+        if self.work.is_continuous:
             normal = Normal(output, self.log_std.expand_as(output).exp())
             action = normal.sample() if action is None else action
             return action, normal.log_prob(action).sum(1), normal.entropy().sum(1), self.critic(obs)
@@ -111,8 +111,8 @@ def play(work: Work, clock: Clock, *, compiled: bool = False) -> None:
     if compiled:
         act, estimate, learn = (torch.compile(part) for part in (agent.rate, gae, learn))
     steps, num = work.horizon, work.num_envs
-    action_shape = (work.num_actions,) if work.env == "continuous" else ()
-    action_dtype = torch.float32 if work.env == "continuous" else torch.int64
+    action_shape = (work.num_actions,) if work.is_continuous else ()
+    action_dtype = torch.float32 if work.is_continuous else torch.int64
     obs = torch.zeros(steps, num, work.obs_size)
     actions = torch.zeros(steps, num, *action_shape, dtype=action_dtype)
     logps, rewards, values = (torch.zeros(steps, num) for _ in range(3))

@@ -18,7 +18,7 @@ class Work:
     """One line of the table."""
 
     env: str = "discrete"
-    """discrete, continuous or cartpole."""
+    """discrete, continuous, cartpole, or wide: continuous, with HalfCheetah's numbers."""
     num_envs: int = 8192
     horizon: int = 32
     minibatch: int = 8192 * 32
@@ -45,11 +45,16 @@ class Work:
     @property
     def num_actions(self) -> int:
         """Choices, or numbers."""
-        return 1 if self.env == "continuous" else 2
+        return {"continuous": 1, "wide": 6}.get(self.env, 2)
 
     @property
     def obs_size(self) -> int:
-        return 4 if self.env == "cartpole" else 1
+        return {"cartpole": 4, "wide": 17}.get(self.env, 1)
+
+    @property
+    def is_continuous(self) -> bool:
+        """Whether actions are numbers."""
+        return self.env in ("continuous", "wide")
 
 
 class Simulation:
@@ -73,6 +78,9 @@ class Simulation:
         """Return observations [B, size] and rewards [B, 1] for actions [B, 1]."""
         if self.work.env == "cartpole":
             rewards = self._balance(action)
+        elif self.work.env == "wide":
+            self.state[:, : self.work.num_actions] += action
+            rewards = -self.state.abs().mean(1, keepdim=True)
         else:
             self.state += action if self.work.env == "continuous" else 2 * action - 1
             rewards = -self.state.abs()

@@ -13,10 +13,12 @@ from rlstack.specs import Categorical, Unbounded
 
 
 def play(work: Work, clock: Clock) -> None:
-    class Cart(Env):
+    class Simulated(Env):
         def __init__(self, num_envs: int, /, **kwargs: Any) -> None:
             super().__init__(num_envs, **kwargs)
-            self.observation_spec, self.action_spec = Unbounded((4,)), Categorical(2, shape=(1,))
+            self.observation_spec = Unbounded((work.obs_size,))
+            numbers, choices = Unbounded((work.num_actions,)), Categorical(2, shape=(1,))
+            self.action_spec = numbers if work.is_continuous else choices
             self.simulation = Simulation(work)
 
         def reset(self, *, config: Any = None) -> Any:
@@ -44,7 +46,12 @@ def play(work: Work, clock: Clock) -> None:
             said = {"terminated": ended & self.odd, "truncated": ended & ~self.odd, "final_obs": final_obs}
             return out.update(said)
 
-    envs = {"discrete": DiscreteDummyEnv, "continuous": ContinuousDummyEnv, "cartpole": Cart}
+    envs = {
+        "discrete": DiscreteDummyEnv,
+        "continuous": ContinuousDummyEnv,
+        "cartpole": Simulated,
+        "wide": Simulated,
+    }
     options: dict[str, Any] = {"num_envs": work.num_envs, "horizon": work.horizon, "device": "cpu"}
     options |= {"num_sgd_iters": work.epochs, **work.options}
     if not work.recurrent:

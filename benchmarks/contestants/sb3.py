@@ -15,17 +15,15 @@ class Envs(VecEnv):
     def __init__(self, work: Work) -> None:
         self.simulation = Simulation(work)
         space = gymnasium.spaces.Box(-np.inf, np.inf, (work.obs_size,), np.float32)
-        box = gymnasium.spaces.Box(-1e6, 1e6, (1,), np.float32)
-        super().__init__(
-            work.num_envs, space, box if work.env == "continuous" else gymnasium.spaces.Discrete(2)
-        )
+        box = gymnasium.spaces.Box(-1e6, 1e6, (work.num_actions,), np.float32)
+        super().__init__(work.num_envs, space, box if work.is_continuous else gymnasium.spaces.Discrete(2))
         self._infos: list[dict[str, Any]] = [{} for _ in range(work.num_envs)]
 
     def reset(self) -> np.ndarray:
         return self.simulation.reset().numpy()
 
     def step_async(self, actions: np.ndarray) -> None:
-        self._actions = torch.from_numpy(actions).view(self.num_envs, 1)
+        self._actions = torch.from_numpy(actions).view(self.num_envs, -1)
 
     def step_wait(self) -> Any:
         obs, rewards = self.simulation.step(self._actions)

@@ -111,7 +111,8 @@ class KernelBackend(Backend):
         if num_rows(obs) > self._part(num_rows(obs)):
             output = torch.cat(self._by_parts(self._head_output, obs), 1).t().contiguous()
         else:
-            output = self._mlps[0].act(self.encode(obs)[0])
+            with unoptimized():
+                output = self._mlps[0].act(self.encode(obs)[0])
         # Distributions of rlstack's own take features by their names, whatever holds them.
         features = self.policy.allow(self._kernels[0].head.parts(output), obs)
         drawn, logp, actions = self.policy.draw(features, deterministic=deterministic)

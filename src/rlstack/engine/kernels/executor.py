@@ -82,7 +82,7 @@ class _SmallSteps:
     def are_adams(self) -> bool:
         """Return whether they are what `iterate` makes."""
         learner, its = self._learner, self._learner.optimizer
-        if learner.hparams.adaptive_lr is not None or self._backend.bounded:
+        if learner.hparams.adaptive_lr is not None or learner.hparams.enable_amp or self._backend.bounded:
             return False
         hooks: tuple[Any, ...] = (its._optimizer_step_pre_hooks, its._optimizer_step_post_hooks)
         hooks += (_global_optimizer_pre_hooks, _global_optimizer_post_hooks)

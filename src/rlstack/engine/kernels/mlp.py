@@ -50,6 +50,9 @@ class MLPKernel(Kernel):
 
     def act(self, vectors: Tensor) -> Tensor:
         """Return the head's output [N, k] for encoded observations [N, size], in few operations."""
+        if self.dtype == torch.bfloat16:
+            # Folding would round the biases.
+            return self.head_output(vectors).t().contiguous()
         return self._policy.act(vectors.to(self.dtype))
 
     def head_output(self, vectors: Tensor) -> Tensor:
