@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from rlstack import Algorithm, RecurrentAlgorithm, RecurrentHparamsDict, Trainer
 from rlstack.common.errors import HparamsError, NonFiniteError
+from rlstack.engine.kernels import executor
 from rlstack.env import Env, EnvError
 from rlstack.models import DiscreteMLP, Model
 from rlstack.specs import Bounded, Categorical, Composite, MultiCategorical, Unbounded
@@ -399,8 +401,8 @@ FAULTS: list[tuple[str, dict[str, Any]]] = [
 """R6: how the policy is updated, when a loss or a gradient turns bad."""
 
 
-PLACES = ("features", "values", "gradient", "written-out loss", "written-out gradient")
-"""Where: in a model of one's own, and in the passes of the default one."""
+PLACES = ("features", "values", "gradient", "written-out loss", "written-out gradient", "small steps")
+"""Where: in a model of one's own, in the passes of the default one, and where all steps are made at once."""
 
 
 def prove(directory: Path) -> dict[str, Any]:
@@ -447,8 +449,14 @@ def one(case: Case, algorithm_cls: Any = Algorithm) -> str:
 
 def inject(name: str, options: dict[str, Any], place: str, value: float) -> str:
     """Let a model turn bad after one update; return what was wrong with that, nothing if all was well."""
-    own = place in PLACES[:3]
-    what = {"model_cls": _Faulty} if own else {"model_config": {"hiddens": [8]}}
+    own, small = place in PLACES[:3], place == PLACES[-1]
+    if small and name != "Adam":
+        # Those are Adam's alone.
+        return ""
+    what: dict[str, Any] = {"model_cls": _Faulty} if own else {"model_config": {"hiddens": [8]}}
+    if not own and not small:
+        # Smaller than a minibatch: steps one by one.
+        what["grad_block_size"] = 4
     algorithm = Algorithm(Sound, num_envs=NUM_ENVS, horizon=HORIZON, device="cpu", seed=0, **what, **options)
     model, learner = algorithm.policy.model, algorithm.learner
     algorithm.collect()
@@ -466,13 +474,20 @@ def inject(name: str, options: dict[str, Any], place: str, value: float) -> str:
                 parameter.grad.mul_(value)
         return losses
 
+    rows = executor._SmallSteps._rows
+
+    def bad_rows(*arguments: Any) -> Any:
+        found = rows(*arguments)
+        return found._replace(targets=found.targets * value)
+
     if own:
         model.bad_part, model.factor = place, value
-    else:
+    elif not small:
         learner.gradient = turn_bad  # type: ignore[method-assign, assignment]
     where = f"{name}, {place} {value}"
     try:
-        algorithm.step()
+        with patch.object(executor._SmallSteps, "_rows", bad_rows if small else rows):
+            algorithm.step()
     except NonFiniteError as error:
         if not re.search(
             "the (loss|gradient) is NaN or infinite in optimizer step 0 of update 2", str(error)

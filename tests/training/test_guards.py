@@ -67,7 +67,9 @@ def test_skipping_has_an_end():
 
 
 def test_a_step_can_be_skipped_too(caplog):
-    trainer = make(DiscreteDummyEnv, on_nonfinite="skip")
+    # Blocks smaller than a minibatch: steps one by one.
+    config = {**CONFIG, "grad_block_size": 1}
+    trainer = Trainer(DiscreteDummyEnv, algorithm_config=config, track=False, on_nonfinite="skip")
     trainer.step()
     gradient, calls = trainer.algorithm.learner.gradient, iter([False, True])
 
