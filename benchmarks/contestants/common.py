@@ -79,7 +79,8 @@ class Simulation:
         if self.work.env == "cartpole":
             rewards = self._balance(action)
         elif self.work.env == "wide":
-            self.state[:, : self.work.num_actions] += action
+            # Bounded, so that nobody learns to run away.
+            self.state[:, : self.work.num_actions] += action.clamp(-1.0, 1.0)
             rewards = -self.state.abs().mean(1, keepdim=True)
         else:
             self.state += action if self.work.env == "continuous" else 2 * action - 1

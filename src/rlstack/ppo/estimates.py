@@ -46,11 +46,11 @@ def gae(
     deltas = rewards + gamma * next_values - values[:, :-1]
     advantages = torch.empty_like(deltas)
     advantage = torch.zeros_like(deltas[:, 0])
-    for t in range(rewards.shape[1] - 1, -1, -1):
+    steps = zip(deltas.unbind(1), advantages.unbind(1), strict=True)
+    for t, (delta, out) in reversed([*enumerate(steps)]):
         if ended is not None:
             advantage = advantage.masked_fill(ended[:, t], 0.0)
-        advantage = deltas[:, t] + gamma * gae_lambda * advantage
-        advantages[:, t] = advantage
+        advantage = torch.add(delta, advantage, alpha=gamma * gae_lambda, out=out)
     return advantages, advantages + values[:, :-1]
 
 
@@ -74,9 +74,8 @@ def reversed_discounted_returns(
         Sums, [B, T].
     """
     sums = torch.empty_like(rewards)
-    for t in range(rewards.shape[1]):
-        before = gamma * before + rewards[:, t]
-        sums[:, t] = before
+    for t, (reward, out) in enumerate(zip(rewards.unbind(1), sums.unbind(1), strict=True)):
+        before = torch.add(reward, before, alpha=gamma, out=out)
         if ended is not None:
             before = before.masked_fill(ended[:, t], 0.0)
     return sums

@@ -35,7 +35,7 @@ from .mlp import MLPKernel
 _MOST_NUMBERS = 2**22
 """Of encoded observations that are kept at once."""
 
-_ALONE = 2**21
+_ALONE = 2**23
 """Rows of a minibatch times parameters: up to so many, one thread is faster than two."""
 
 
@@ -129,17 +129,24 @@ class _SmallSteps:
         records: list[float] = []
         for start in range(0, rows.targets.shape[1], size):
             rated: list[Any] = [None, None]
+            targets = list(rows.targets[:, start : start + size].split(1))
 
-            def rate(thread: int, job: int, start: int = start, rated: list[Any] = rated) -> None:
+            def rate(
+                thread: int,
+                job: int,
+                start: int = start,
+                targets: list[Tensor] = targets,
+                rated: list[Any] = rated,
+            ) -> None:
                 with unoptimized():
                     if job:
-                        rated[1] = script(rate_values)(rows, start, size, value, loss)
+                        rated[1] = script(rate_values)(rows, targets, start, size, value, loss)
                     else:
-                        rated[0] = script(rate_policy)(rows, start, size, policy, std, loss)
+                        rated[0] = script(rate_policy)(rows, targets, start, size, policy, std, loss)
 
             self._backend.workers.run(rate, 2)
             (logp, entropy), values = rated
-            records += script(conclude)(rows, start, size, logp, entropy, values, adam, loss)
+            records += script(conclude)(targets, size, logp, entropy, values, adam, loss)
             if not records[-1]:
                 break
         return records

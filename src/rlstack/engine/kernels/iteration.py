@@ -115,20 +115,21 @@ def iterate(
     """
     records: list[float] = []
     for start in range(0, rows.targets.size(1), size):
-        logp, entropy = rate_policy(rows, start, size, policy, std, loss)
-        values = rate_values(rows, start, size, value, loss)
-        records.extend(conclude(rows, start, size, logp, entropy, values, adam, loss))
+        targets = rows.targets[:, start : start + size].split(1)
+        logp, entropy = rate_policy(rows, targets, start, size, policy, std, loss)
+        values = rate_values(rows, targets, start, size, value, loss)
+        records.extend(conclude(targets, size, logp, entropy, values, adam, loss))
         if records[-1] == 0.0:
             break
     return records
 
 
 def rate_policy(
-    rows: Rows, start: int, size: int, net: SmallNet, std: Std | None, loss: Loss
+    rows: Rows, targets: list[Tensor], start: int, size: int, net: SmallNet, std: Std | None, loss: Loss
 ) -> tuple[Tensor, Tensor]:
     """Write the policy's gradient for `size` rows; return log-probabilities and entropies, [1, size]."""
     stop = start + size
-    old_logp, advantages, caps, floors = rows.targets[:4, start:stop].split(1)
+    old_logp, advantages, caps, floors = targets[0], targets[1], targets[2], targets[3]
     drawn, d_entropy = rows.drawn[:, start:stop], -loss.entropy_coeff / size
     vectors = rows.policy[start:stop]
     output = forward(vectors, net)
@@ -158,21 +159,20 @@ def rate_policy(
     return logp, entropy
 
 
-def rate_values(rows: Rows, start: int, size: int, net: SmallNet, loss: Loss) -> Tensor:
+def rate_values(
+    rows: Rows, targets: list[Tensor], start: int, size: int, net: SmallNet, loss: Loss
+) -> Tensor:
     """Write the values' gradient for `size` rows; return them, [1, size]."""
-    stop = start + size
-    returns, low, high = rows.targets[4:, start:stop].split(1)
-    lowest, highest = (low, high) if loss.vf_clip else (None, None)
-    vectors = rows.value[start:stop]
+    lowest, highest = (targets[5], targets[6]) if loss.vf_clip else (None, None)
+    vectors = rows.value[start : start + size]
     values = forward(vectors, net)
-    d_values = value_gradient(values, returns, lowest, highest).mul_(loss.vf_coeff / size)
+    d_values = value_gradient(values, targets[4], lowest, highest).mul_(loss.vf_coeff / size)
     backward(d_values, vectors, net)
     return values
 
 
 def conclude(
-    rows: Rows,
-    start: int,
+    targets: list[Tensor],
     size: int,
     logp: Tensor,
     entropy: Tensor,
@@ -181,25 +181,22 @@ def conclude(
     loss: Loss,
 ) -> list[float]:
     """Make the step from `size` rows whose gradient is written, if it can be; return its `StepRecord`."""
-    old_logp, advantages, caps, floors, returns, low, high = rows.targets[:, start : start + size].split(1)
-    log_ratio = logp - old_logp
+    log_ratio = logp - targets[0]
     ratio = log_ratio.exp()
-    if float(log_ratio.max()) > loss.largest_log_ratio:
-        # No infinity where the loss is sure to clip it.
-        bounds = torch.full_like(advantages, loss.largest_log_ratio)
-        if not loss.dual_clip:
-            bounds.masked_fill_(advantages < 0, math.inf)
-        ratio = torch.minimum(log_ratio, bounds).exp()
-    surrogate = torch.minimum(ratio * advantages, caps)
-    if loss.dual_clip:
-        surrogate = torch.maximum(surrogate, floors)
-    errors = values - returns
+    surrogate = clipped_surrogate(ratio, targets, loss)
+    errors = values - targets[4]
     squares = errors.square()
     if loss.vf_clip:
-        squares = torch.maximum(squares, errors.clamp_(low, high).square_())
+        squares = torch.maximum(squares, errors.clamp_(targets[5], targets[6]).square_())
     outside = (ratio - 1).abs_().gt(loss.clip_param).to(ratio.dtype)
     sums = torch.cat([surrogate, squares, entropy, log_ratio.expm1().sub_(log_ratio), outside]).sum(1)
     said: list[float] = torch.cat([sums, torch.norm(adam.gradient).unsqueeze(0)]).double().tolist()
+    if not math.isfinite(said[0]):
+        # No infinity where the loss is sure to clip it.
+        bounds = torch.full_like(logp, loss.largest_log_ratio)
+        if not loss.dual_clip:
+            bounds.masked_fill_(targets[1] < 0, math.inf)
+        said[0] = float(clipped_surrogate(torch.minimum(log_ratio, bounds).exp(), targets, loss).sum())
     policy_loss, vf_loss, entropies = -said[0], 0.5 * said[1] / size, said[2] / size
     kl_div, norm = said[3] / size, said[5]
     total = policy_loss + loss.vf_coeff * vf_loss - loss.entropy_coeff * entropies
@@ -214,6 +211,12 @@ def conclude(
     record = [total, policy_loss, vf_loss, entropies, kl_div, said[4] / size, norm, 1.0]
     record.extend([float(loss_ok), float(grad_ok), float(made)])
     return record
+
+
+def clipped_surrogate(ratio: Tensor, targets: list[Tensor], loss: Loss) -> Tensor:
+    """Return the surrogate of each row, by the rows of the minibatch, as `policy_loss` clips it."""
+    surrogate = torch.minimum(ratio * targets[1], targets[2])
+    return torch.maximum(surrogate, targets[3]) if loss.dual_clip else surrogate
 
 
 def forward(rows: Tensor, net: SmallNet) -> Tensor:
