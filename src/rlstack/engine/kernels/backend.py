@@ -32,7 +32,7 @@ _MOST_GRADIENTS = 2**23
 """Numbers in the gradients of all jobs."""
 
 
-_ALONE, _PARTS = 2**23, 8
+_ALONE, _PARTS = 2**26, 4
 """Rows times parameters up to which one thread acts as fast as several, and how many parts these share."""
 
 _SMALL_STEP = 2**26
