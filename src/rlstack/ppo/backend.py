@@ -74,9 +74,9 @@ class Backend(ABC):
         drawn, logp, actions = self.policy.draw(features, deterministic=deterministic)
         return PolicyStep(actions, logp, values, state, drawn)
 
-    def values(self, obs: Batch) -> Tensor:
-        """Return the values [N, 1] of observations [N, ...], where they are apart."""
-        return self.step(obs, None)[1]
+    def values(self, obs: Batch, state: TensorDict | None) -> Tensor:
+        """Return the values [N, 1] of observations [N, ...] and recurrent states [N, ...]."""
+        return self.step(obs, state)[1]
 
     @abstractmethod
     def gradient(self, sequences: Sequences, index: slice | Tensor, coefficients: Coefficients) -> Tensor:

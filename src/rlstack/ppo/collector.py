@@ -291,7 +291,7 @@ class Collector:
     def _evaluate(self, obs: Batch, state: TensorDict | None) -> Tensor:
         """Return the values [N, 1] of observations [N, ...] and recurrent states [N, ...]."""
         with self.backend.threads(num_rows(obs)):
-            return self.backend.values(obs) if self.backend.values_apart else self.backend.step(obs, state)[1]
+            return self.backend.values(obs, state)
 
 
 def begun_anew(state: Mapping[str, Any]) -> dict[str, Any]:

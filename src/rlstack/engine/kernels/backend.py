@@ -123,8 +123,10 @@ class KernelBackend(Backend):
         with unoptimized():
             return self._mlps[thread].head_output(self.encode(part)[0])
 
-    def values(self, obs: Batch) -> Tensor:
-        """Return the values [N, 1] of observations [N, ...], where they are apart."""
+    def values(self, obs: Batch, state: TensorDict | None) -> Tensor:
+        """Return the values [N, 1] of observations [N, ...] and recurrent states [N, ...]."""
+        if not self.values_apart:
+            return super().values(obs, state)
 
         def values(thread: int, part: Batch) -> Tensor:
             with unoptimized():
