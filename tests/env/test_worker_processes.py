@@ -165,7 +165,8 @@ def test_a_fork_does_not_end_them(counters):
     if (child := os.fork()) == 0:
         workers.close()
         os._exit(0)
-    os.waitpid(child, 0)
+    _, status = os.waitpid(child, 0)
+    assert status == 0
     workers.step()
 
 
