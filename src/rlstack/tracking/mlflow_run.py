@@ -5,6 +5,7 @@ With it and the journal, what MLflow hasn't got can be sent at any time, by anot
 
 import json
 import logging
+import os
 import re
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
@@ -15,6 +16,7 @@ from ..common.atomic_files import write_file
 from ..common.errors import TrackingError
 from ..common.metrics import ENV_TOTAL_STEPS
 from ..common.nested import same
+from .uris import mlflow_at
 
 _FORMAT = "rlstack.tracking.1"
 
@@ -66,6 +68,18 @@ class MlflowRun:
             )
         self.uri = uri
         self.save()
+
+    def start(self, uri: str) -> str:
+        """Make the run, named after its directory unless MLflow's settings name it; return its id."""
+        import mlflow
+
+        # The fluent API obeys all of MLflow's settings; its active run is this thread's alone.
+        named = {"MLFLOW_RUN_NAME", "MLFLOW_RUN_ID"} & os.environ.keys()
+        run_name = None if self.directory is None or named else self.directory.resolve().name
+        with mlflow_at(uri):
+            run_id: str = mlflow.start_run(run_name=run_name).info.run_id
+        self.run_id, self.owned = run_id, True
+        return run_id
 
     def save(self) -> None:
         """Write the file; if that can't be, training goes on."""

@@ -24,7 +24,7 @@ from .journal import Journal
 from .metric_rows import MetricQueue, MetricRow
 from .mlflow_run import MlflowRun, last_step, say_params
 from .reach import check_reachable
-from .uris import make_store, mlflow_at, no_quoted_folders, public_uri, tracking_uri
+from .uris import make_store, no_quoted_folders, public_uri, tracking_uri
 
 _INTERVAL: Final = 0.5
 """Least time between two batches, s."""
@@ -209,42 +209,49 @@ class MlflowSender:
         """Make the run and log its parameters, unless that has been done; find out what it has."""
         if self._client is not None and self.error is None:
             return
+        client = self._open_store()
+        if self.run_id is not None and (self._continued or (self._client is not None and self.run.owned)):
+            self._find_run(client, self.run_id)
+        if self._client is None:
+            self._begin_run(client, self.uri or "")
+            self._client, self._status = client, None
+
+    def _open_store(self) -> Any:
+        """Return a client of the store, which is made if it is a file."""
         import mlflow
-        from mlflow.entities import RunTag
 
         self.uri = tracking_uri(self._home, self.run.uri)
         self.run.move_to(public_uri(self.uri))
         make_store(self.uri, self._home)
         check_reachable(self.uri)
         with no_quoted_folders(self.uri):
-            client = mlflow.MlflowClient(self.uri)
-        if self.run_id is not None and (self._continued or (self._client is not None and self.run.owned)):
-            last = last_step(client, self.run_id)
-            if last is None:
-                # Another store, or the run has been deleted: a new one is sent everything.
-                self._rows.rewind()
-                self._client = self.run.run_id = None
-                with suppress(mlflow.MlflowException):
-                    # It is still this thread's active run, if this thread made it.
-                    mlflow.end_run()
-            else:
-                self._rows.skip(last)
-        if self._client is not None:
+            return mlflow.MlflowClient(self.uri)
+
+    def _find_run(self, client: Any, run_id: str) -> None:
+        """Find out what MLflow has of a run; one that isn't there any more is forgotten."""
+        import mlflow
+
+        last = last_step(client, run_id)
+        if last is not None:
+            self._rows.skip(last)
             return
-        run_id = self.run_id
-        if run_id is None:
-            # The fluent API obeys all of MLflow's settings; its active run is this thread's alone.
-            directory, settings = self.run.directory, {"MLFLOW_RUN_NAME", "MLFLOW_RUN_ID"}
-            run_name = None if directory is None or settings & os.environ.keys() else directory.resolve().name
-            with mlflow_at(self.uri):
-                run_id = mlflow.start_run(run_name=run_name).info.run_id
-            self.run.run_id, self.run.owned = run_id, True
+        # Another store, or the run has been deleted: a new one is sent everything.
+        self._rows.rewind()
+        self._client = self.run.run_id = None
+        with suppress(mlflow.MlflowException):
+            # It is still this thread's active run, if this thread made it.
+            mlflow.end_run()
+
+    def _begin_run(self, client: Any, uri: str) -> None:
+        """Make the run unless there is one, and write its parameters and tags."""
+        from mlflow.entities import RunTag
+
+        run_id = self.run_id or self.run.start(uri)
         self._continued = self._continued or self.run.owned
         self.run.save()
         say_params(client, run_id, self.run.params)
         tags = [RunTag(f"rlstack.{key}", value) for key, value in self.run.tags.items()]
         client.log_batch(run_id, tags=tags)
-        self._client, self._status = client, None
 
     def _send(self, *, everything: bool) -> None:
         """Send pending rows, all of them or for a short time, and what has to be said of the run."""
