@@ -23,11 +23,20 @@ def test_each_block_is_run_by_some_test():
         assert f'run_blocks("simulators.md", "{needs}")' in (ROOT / f"tests/sims/test_{needs}.py").read_text()
 
 
-def test_its_links_and_extras_are_there():
+def test_its_links_are_there():
     headings = {title.lower().replace(" ", "-") for title in re.findall(r"^## (.*)$", PAGE, re.MULTILINE)}
     assert {*re.findall(r"\]\(#([\w-]+)\)", PAGE)} == headings
+
+
+def test_extras_are_there():
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    assert {*re.findall(r"rlstack\[([\w-]+)\]", PAGE)} <= {*extras}
+    pages = [ROOT / "README.md", *DOCS.rglob("*.md"), *(ROOT / "tests" / "sims").glob("*.txt")]
+    for file in (*pages, *(ROOT / "src").rglob("*.py")):
+        named = re.findall(r"(?:rlstack|-e '?\.)\[([\w,-]+)\]", file.read_text())
+        assert {extra for names in named for extra in names.split(",")} <= {*extras}, file
+    assert {path.stem for path in (ROOT / "tests" / "sims").glob("*.txt")} <= {
+        extra.replace("-", "_") for extra in extras
+    }
 
 
 def test_simulators_that_are_tested_have_all_they_need():

@@ -64,7 +64,7 @@ def mjlab(monkeypatch):
 def test_a_missing_package_is_named(monkeypatch):
     # As if it weren't there.
     monkeypatch.setitem(sys.modules, "mjlab", None)
-    with pytest.raises(EnvError, match=f"mjlab:{TASK} needs mjlab: pip install mjlab"):
+    with pytest.raises(EnvError, match=f"mjlab:{TASK} needs mjlab: pip install 'rlstack.mjlab.'"):
         make(TASK)
 
 

@@ -37,7 +37,7 @@ def environment(name):
     if needs.read_text().startswith("# constraints: torch"):
         constraints = home / "torch.txt"
         constraints.write_text(re.search(r"^torch==.*\n", CONSTRAINTS.read_text(), re.MULTILINE)[0])
-    install = [python, "-m", "pip", "install", "-q", "-c", constraints, "-e", ".", "-r", needs, *TESTED_WITH]
+    install = [python, "-m", "pip", "install", "-q", "-c", constraints, "-r", needs, *TESTED_WITH]
     subprocess.run(install, cwd=ROOT, check=True)
     stamp.write_text(due)
     return python

@@ -51,8 +51,8 @@ class GymnasiumRecipe(Recipe):
         from ..policies.memory import with_zeros
 
         what = f"judging {self.gymnasium_id}"
-        gymnasium = needed("gymnasium", "'gymnasium[mujoco]'", what)
-        mujoco = needed("mujoco", "'gymnasium[mujoco]'", what)
+        gymnasium = needed("gymnasium", "'rlstack[mujoco]'", what)
+        mujoco = needed("mujoco", "'rlstack[mujoco]'", what)
         options = {**self.eval_config, **(env_config or {})}
         options = {key: value for key, value in options.items() if key not in _OWN}
         make = [lambda: gymnasium.make(self.gymnasium_id, **options)] * self.eval_envs

@@ -55,7 +55,7 @@ def make(name: str, /, **options: Any) -> type[Env]:
     with warnings.catch_warnings():
         # It looks for a screen and says that there is none.
         warnings.simplefilter("ignore")
-        suite = needed("dm_control.suite", "'dm-control' 'mujoco<4'", full)
+        suite = needed("dm_control.suite", "'rlstack[dm-control]'", full)
     tasks = {f"{domain}-{task}": (domain, task) for domain, task in suite.ALL_TASKS}
     if name not in tasks:
         raise unknown(full, "a task of DM Control's suite", [f"dm:{task}" for task in tasks])

@@ -42,7 +42,7 @@ def make_brax(name: str, /, **options: Any) -> type[Env]:
         EnvError: If Brax is missing, or has no such environment or option.
     """
     full = f"brax:{name}"
-    envs = needed("brax.envs", "brax", full)
+    envs = needed("brax.envs", "'rlstack[jax]'", full)
     # There is no public list of them.
     known: dict[str, Any] = envs._envs
     if name not in known:
@@ -74,7 +74,7 @@ def make_playground(name: str, /, **options: Any) -> type[Env]:
         EnvError: If MuJoCo Playground is missing, or has no such environment or option.
     """
     full = f"playground:{name}"
-    registry = needed("mujoco_playground", "playground", full).registry
+    registry = needed("mujoco_playground", "'rlstack[jax]'", full).registry
     if name not in registry.ALL_ENVS:
         known = [f"playground:{other}" for other in registry.ALL_ENVS]
         raise unknown(full, "an environment of MuJoCo Playground", known)
@@ -139,7 +139,7 @@ class _Jax(Env):
 
     def __init__(self, num_envs: int, /, *, config: Config | None = None, device: Device = "cpu") -> None:
         super().__init__(num_envs, config=config, device=device)
-        self._jax = needed("jax", "jax", self.simulator_name)
+        self._jax = needed("jax", "'rlstack[jax]'", self.simulator_name)
         self.config = self._options(self.defaults, config)
         self._held = _Held(self._made(self.config))
         self.observation_spec, self.action_spec = self._specs(self._held.program)

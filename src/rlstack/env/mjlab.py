@@ -29,11 +29,11 @@ def make(name: str, /, **options: Any) -> type[Env]:
         EnvError: If mjlab is missing, or there is no such task.
     """
     what = f"mjlab:{name}"
-    needed("mjlab", "mjlab", what)
-    registry = needed("mjlab.tasks.registry", "mjlab", what)
+    needed("mjlab", "'rlstack[mjlab]'", what)
+    registry = needed("mjlab.tasks.registry", "'rlstack[mjlab]'", what)
     if name not in registry.list_tasks():
         raise unknown(what, "a task of mjlab", [f"mjlab:{task}" for task in registry.list_tasks()])
-    envs, rl = needed("mjlab.envs", "mjlab", what), needed("mjlab.rl", "mjlab", what)
+    envs, rl = needed("mjlab.envs", "'rlstack[mjlab]'", what), needed("mjlab.rl", "'rlstack[mjlab]'", what)
     trained = registry.load_rl_cfg(name)
 
     def build(

@@ -31,7 +31,7 @@ class _SuiteTask(MujocoEnv):
 
     def load_model(self) -> Any:
         """Return MuJoCo's mjModel of the task."""
-        return packaged_model("dm_control", "dm_control", f"suite/{self.asset}", type(self).__name__)
+        return packaged_model("dm_control", f"suite/{self.asset}", type(self).__name__)
 
     def _joints(self, num: int) -> Tensor:
         """Return positions [num, nq]: limited joints anywhere within their limits, other hinges anywhere."""

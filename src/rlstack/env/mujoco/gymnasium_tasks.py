@@ -28,7 +28,7 @@ class GymnasiumTask(MujocoEnv):
     def load_model(self) -> Any:
         """Return MuJoCo's mjModel of the task."""
         path = f"envs/mujoco/assets/{self.asset}"
-        return packaged_model("gymnasium", "'gymnasium[mujoco]'", path, type(self).__name__)
+        return packaged_model("gymnasium", path, type(self).__name__)
 
 
 class _Locomotion(GymnasiumTask):

@@ -35,12 +35,11 @@ def read_model(mjcf: str, what: str, *, level: int = logging.WARNING) -> Any:
             raise EnvError(f"MuJoCo refuses the model of {what}: {told(error)}") from None
 
 
-def packaged_model(package: str, install: str, path: str, what: str) -> Any:
+def packaged_model(package: str, path: str, what: str) -> Any:
     """Return MuJoCo's mjModel from a file of another package.
 
     Args:
         package: Its name.
-        install: What pip takes to install it.
         path: Of the file within it.
         what: For what it is, for errors.
 
@@ -48,7 +47,7 @@ def packaged_model(package: str, install: str, path: str, what: str) -> Any:
         EnvError: If MuJoCo or that package is missing.
     """
     needed("mujoco", INSTALL, what)
-    file = Path(needed(package, install, what).__path__[0]) / path
+    file = Path(needed(package, INSTALL, what).__path__[0]) / path
     # Who uses the file can't change it.
     return read_model(str(file), what, level=logging.DEBUG)
 

@@ -13,7 +13,7 @@ from ...common.types import Config
 from ...common.validation import did_you_mean
 from ..simulators import needed
 
-INSTALL: Final = "'mujoco>=4'"
+INSTALL: Final = "'rlstack[mujoco]'"
 
 STATE_FIELDS: Final = (
     *("time", "qpos", "qvel", "act", "history", "qacc_warmstart", "ctrl", "qfrc_applied", "xfrc_applied"),

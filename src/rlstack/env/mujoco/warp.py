@@ -12,7 +12,7 @@ from ...common.types import Config
 from ..simulators import needed
 from .simulation import INSTALL, STATE_FIELDS, Simulation
 
-_INSTALL: Final = "'mujoco>=4' 'mujoco-warp>=4'"
+_INSTALL: Final = "'rlstack[mujoco-warp]'"
 
 
 @final
