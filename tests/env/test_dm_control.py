@@ -56,7 +56,9 @@ def same(one, other):
 def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "dm_control", None)
     monkeypatch.delitem(sys.modules, "dm_control.suite", raising=False)
-    with pytest.raises(EnvError, match=r"^dm:cheetah-run needs dm_control.*: pip install 'rlstack.dm-control.'$"):
+    with pytest.raises(
+        EnvError, match=r"^dm:cheetah-run needs dm_control.*: pip install 'rlstack.dm-control.'"
+    ):
         make("cheetah-run")
 
 
