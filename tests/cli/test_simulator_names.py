@@ -1,6 +1,7 @@
 """Environments of other packages by name: on the command line, in config.yaml, and after a resume."""
 
 import json
+import re
 import sys
 
 import pytest
@@ -17,6 +18,7 @@ from rlstack.runs.class_files import name_class
 from rlstack.runs.run_names import make_run_dir, runs_of
 
 from ..gym_standins import TensorWalks
+from ..killed_worker import check_killed_worker
 
 WALK = "gym:tests.gym_envs:Rlstack/Walk-v0"
 TINY = ["num_envs=4", "horizon=4", "sgd_minibatch_size=None", "model_config.hiddens=[4]", "device=cpu"]
@@ -110,6 +112,15 @@ def test_an_option_that_an_environment_lacks_is_its_own_fault(directory):
     assert failed.exit_code == 3
     assert "env_config.limits is not an option of Rlstack/Walk-v0: did you mean limit?" in failed.output
     assert not (directory / "runs").exists()
+
+
+def test_a_killed_worker_ends_a_run_that_its_checkpoint_resumes(tmp_path):
+    said = check_killed_worker(tmp_path, WALK, "env_config.vectorization_mode=async", "env_config.limit=5")
+    assert re.fullmatch(
+        r"rlstack: Rlstack/Walk-v0: worker process 1 of 2 was killed by SIGKILL \(has memory run out\?\): its "
+        r"simulation is lost, go on from the last checkpoint\n",
+        said,
+    )
 
 
 def test_names_of_classes():

@@ -18,6 +18,8 @@ from rlstack.env import check_env
 from rlstack.env.dm_control import make
 from rlstack.specs import Bounded, Composite, Unbounded
 
+from ..killed_worker import check_killed_worker
+
 # A time limit of 0.3 s: episodes end within the tests.
 LIMIT = 0.3
 
@@ -136,6 +138,14 @@ def test_a_killed_worker_ends_in_an_error_and_its_run_goes_on_from_what_was_save
     other = Algorithm(cls, seed=4, **options)
     other.load_state_dict(saved)
     assert updates(other) == expected
+
+
+def test_a_killed_worker_ends_a_run_that_its_checkpoint_resumes(tmp_path):
+    said = check_killed_worker(tmp_path, "dm:cheetah-run", "env_config.processes=2")
+    assert said == (
+        "rlstack: cheetah-run: the worker process of environments 1 to 1 was killed by SIGKILL, for want of memory "
+        "perhaps: resume from the last checkpoint, or reset the environment, which starts new ones\n"
+    )
 
 
 def test_an_unstable_simulation_is_named():

@@ -15,6 +15,7 @@ from rlstack.cli.app import main
 from rlstack.env import check_env
 from rlstack.env.gymnasium import make
 
+from ..killed_worker import check_killed_worker
 from ..pages import commands
 
 TASKS = {"HalfCheetah-v5": (17, 6), "Hopper-v5": (11, 3)}
@@ -111,6 +112,13 @@ def test_a_run_on_the_command_line(tmp_path, monkeypatch):
         "forward_reward_wait is not an option of HalfCheetah-v5: did you mean forward_reward_weight"
         in wrong.output
     )
+
+
+def test_a_killed_worker_ends_a_run_that_its_checkpoint_resumes(tmp_path):
+    said = check_killed_worker(tmp_path, "gym:HalfCheetah-v5", "env_config.vectorization_mode=async")
+    assert said.startswith("rlstack: HalfCheetah-v5: worker process 1 of 2 was killed by SIGKILL")
+    assert said.endswith("go on from the last checkpoint\n")
+    assert said.count("\n") == 1
 
 
 def test_the_page_on_simulators(tmp_path, monkeypatch):
