@@ -117,8 +117,8 @@ def test_an_option_that_an_environment_lacks_is_its_own_fault(directory):
 def test_a_killed_worker_ends_a_run_that_its_checkpoint_resumes(tmp_path):
     said = check_killed_worker(tmp_path, WALK, "env_config.vectorization_mode=async", "env_config.limit=5")
     assert re.fullmatch(
-        r"rlstack: Rlstack/Walk-v0: worker process 1 of 2 was killed by SIGKILL \(has memory run out\?\): its "
-        r"simulation is lost, go on from the last checkpoint\n",
+        r"rlstack: Rlstack/Walk-v0: worker process 1 of 2 was killed by SIGKILL \(has memory run out\?\): "
+        r"its simulation is lost, go on from the last checkpoint\n",
         said,
     )
 

@@ -143,8 +143,8 @@ def test_a_killed_worker_ends_in_an_error_and_its_run_goes_on_from_what_was_save
 def test_a_killed_worker_ends_a_run_that_its_checkpoint_resumes(tmp_path):
     said = check_killed_worker(tmp_path, "dm:cheetah-run", "env_config.processes=2")
     assert said == (
-        "rlstack: cheetah-run: the worker process of environments 1 to 1 was killed by SIGKILL, for want of memory "
-        "perhaps: resume from the last checkpoint, or reset the environment, which starts new ones\n"
+        "rlstack: cheetah-run: the worker process of environments 1 to 1 was killed by SIGKILL, for want of "
+        "memory perhaps: resume from the last checkpoint, or reset the environment, which starts new ones\n"
     )
 
 
