@@ -111,7 +111,7 @@ def test_to_look_at_the_tracked_run(tracked_work):
 
 def test_what_is_to_be_installed():
     extras = tomllib.loads(PROJECT.read_text())["project"]["optional-dependencies"]
-    files = [path for path in (PROJECT.parent / "src").rglob("*.py") if path.parent.name != "env"]
+    files = [path for path in (PROJECT.parent / "src").rglob("*.py") if "env" not in path.parts]
     # Simulators' packages are named by what uses them.
     source = "".join(path.read_text() for path in files)
     commands = re.findall(r"pip install[^\"\n)]*", source)

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from rlstack import Algorithm, EnvError
-from rlstack.env.log_means import metric_name
 from rlstack.env.vec_env import from_vec_env
+from rlstack.env.vec_env.log_means import metric_name
 
 from ..helpers import SMALL
 from . import vec_forms

@@ -10,7 +10,7 @@ from gymnasium import spaces
 
 from rlstack import EnvError, specs
 from rlstack.env.gymnasium import from_vector, make
-from rlstack.env.spaces import array_kind, as_tensor, read_space
+from rlstack.env.gymnasium.spaces import array_kind, as_tensor, read_space
 
 from .. import gym_envs  # noqa: F401 (it registers)
 

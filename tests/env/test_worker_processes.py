@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from rlstack.common.errors import EnvError
-from rlstack.env.worker_processes import Workers, cores
+from rlstack.env.dm_control.worker_processes import Workers, cores
 
 from .standin_worker import BAD, SLOW, SUICIDAL
 
@@ -173,7 +173,7 @@ def test_a_fork_does_not_end_them(counters):
 SCRIPT = f"""
 import sys, time
 from pathlib import Path
-from rlstack.env.worker_processes import Workers
+from rlstack.env.dm_control.worker_processes import Workers
 workers = Workers("Counters", Path({str(FILE)!r}), 4, 2, {{}})
 print(*workers.pids, flush=True)
 time.sleep(60)

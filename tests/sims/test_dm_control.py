@@ -16,6 +16,7 @@ from rlstack import Algorithm
 from rlstack.common.errors import EnvError
 from rlstack.env import check_env
 from rlstack.env.dm_control import make
+from rlstack.env.foreign import draw_seed
 from rlstack.specs import Bounded, Composite, Unbounded
 
 from ..killed_worker import check_killed_worker
@@ -47,10 +48,9 @@ def test_the_same_seeds_give_dm_controls_own_transitions(name):
 
     torch.manual_seed(5)
     env = make(name, time_limit=LIMIT, processes=2)(3)
-    made, started = (
-        int(torch.randint(2**31, (), generator=g)) for g in [torch.Generator().manual_seed(5)] for _ in "ab"
-    )
     first = env.reset()
+    torch.manual_seed(5)
+    made, started = draw_seed(), draw_seed()
     actions = actions_of(env, 45)
     said = [env.step(action) for action in actions]
     env.close()

@@ -8,8 +8,8 @@ import torch
 
 from rlstack import Algorithm, EnvError
 from rlstack.env import check_env
-from rlstack.env.autoreset import is_envpool
 from rlstack.env.gymnasium import from_vector
+from rlstack.env.gymnasium.autoreset import is_envpool
 from rlstack.env_check import report
 
 from ..pages import run_blocks

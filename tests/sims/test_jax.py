@@ -10,6 +10,7 @@ import torch
 from rlstack import Algorithm, specs
 from rlstack.common.errors import EnvError
 from rlstack.env import check_env
+from rlstack.env.foreign import draw_seed
 from rlstack.env.jax import make_brax, make_playground
 from rlstack.env.simulators import find_simulator
 
@@ -43,7 +44,7 @@ def check_against(env, own, steps, atol):
     torch.manual_seed(5)
     obs = env.reset()
     torch.manual_seed(5)
-    seed = int(torch.randint(2**31, ()))
+    seed = draw_seed()
     reset, step = jax.jit(own.reset), jax.jit(own.step)
     states = [reset(key) for key in first_keys(seed, env.num_envs)]
     np.testing.assert_allclose(obs, np.stack([state.obs for state in states]), atol=atol)

@@ -8,6 +8,7 @@ from typing import Any, final
 import torch
 
 _SEEDS = 2**31 - 1
+"""All seeds are smaller."""
 
 
 @final
@@ -24,9 +25,13 @@ class Held:
         self.value = value
 
 
-def draw_seed() -> int:
-    """Return a seed for a simulator, drawn by torch, so that its runs follow from torch's seed."""
-    return int(torch.randint(_SEEDS, ()))
+def draw_seed(counted: int = 0) -> int:
+    """Return a seed for a simulator, drawn by torch, so that its runs follow from torch's seed.
+
+    Args:
+        counted: How far the simulator counts up from it, where each of its rows has a seed.
+    """
+    return int(torch.randint(_SEEDS - counted, ()))
 
 
 def device_name(device: torch.device) -> str:

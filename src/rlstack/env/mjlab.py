@@ -7,7 +7,7 @@ from ..common.errors import EnvError
 from ..common.validation import did_you_mean
 from .base import Env
 from .simulators import needed, unknown
-from .vec_env import make_class
+from .vec_env.simulator import make_class
 
 
 def make(name: str, /, **options: Any) -> type[Env]:

@@ -15,6 +15,7 @@ from ..common.types import OBS, REWARDS, Batch, Config, Device
 from ..common.validation import did_you_mean
 from .base import SPECS, Env
 from .ending import FINAL_OBS, TERMINATED, TRUNCATED
+from .foreign import draw_seed
 
 Key = tuple[str, ...]
 
@@ -70,7 +71,7 @@ class _TorchRL(Env):
         changed = {**self.config, **_checked(type(self).factory, config or {})}
         if changed != self.config:
             self._open_again(changed, config or {})
-        self._env.set_seed(int(torch.randint(2**31, ())))
+        self._env.set_seed(draw_seed())
         # Without a batch size of its own it takes that of what it is handed.
         free = None if self._env.batch_size else TensorDict({}, [self.num_envs], device=self._env.device)
         self._now = self._env.reset(free)

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..common.errors import EnvError
-from ..common.validation import is_number
+from ...common.errors import EnvError
+from ...common.validation import is_number
 
 _LONGEST = 200
 """Characters of a name: MLflow takes 250, and others put something before it."""

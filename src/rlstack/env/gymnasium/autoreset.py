@@ -8,10 +8,10 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
-from ..common.errors import EnvError
-from ..common.types import Batch
-from ..common.validation import did_you_mean
-from .ending import FINAL_OBS, TERMINATED, TRUNCATED, VALID
+from ...common.errors import EnvError
+from ...common.types import Batch
+from ...common.validation import did_you_mean
+from ..ending import FINAL_OBS, TERMINATED, TRUNCATED, VALID
 from .spaces import Branch, Leaf, as_tensor
 
 DISABLED, SAME_STEP, NEXT_STEP = "disabled", "same_step", "next_step"

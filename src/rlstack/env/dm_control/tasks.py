@@ -15,16 +15,17 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
-from ..common.errors import EnvError
-from ..common.types import OBS, REWARDS, Batch, Config, Device
-from ..common.validation import did_you_mean
-from ..specs import Bounded, Composite, TensorSpec, Unbounded
-from .base import Env
-from .ending import FINAL_OBS, TERMINATED, TRUNCATED
-from .simulators import needed, unknown
+from ...common.errors import EnvError
+from ...common.types import OBS, REWARDS, Batch, Config, Device
+from ...common.validation import did_you_mean
+from ...specs import Bounded, Composite, TensorSpec, Unbounded
+from ..base import Env
+from ..ending import FINAL_OBS, TERMINATED, TRUNCATED
+from ..foreign import draw_seed
+from ..simulators import needed, unknown
 from .worker_processes import Workers, cores
 
-_WORKER = Path(__file__).with_name("dm_control_worker.py")
+_WORKER = Path(__file__).with_name("tasks_worker.py")
 
 _UNLIMITED = 1e10
 """What dm_control says of an action that has no bound."""
@@ -99,7 +100,7 @@ class _DMControl(Env):
         changed = _changed(self.config, config, type(self).__name__)
         if changed != self.config or not self._workers.pids:
             self._open_again(changed, config or {})
-        self._workers.call("reset", _seed())
+        self._workers.call("reset", draw_seed())
         return self._obs(OBS)
 
     def step(self, action: Tensor) -> TensorDict:
@@ -160,7 +161,7 @@ class _DMControl(Env):
         arguments = {
             "domain": self.domain,
             "task": self.task,
-            "seed": _seed(),
+            "seed": draw_seed(),
             "task_kwargs": task_kwargs,
             "environment_kwargs": dict(options["environment_kwargs"] or {}),
         }
@@ -241,11 +242,6 @@ def _changed(defaults: Mapping[str, Any], config: Config | None, name: str) -> d
     if processes is not None and (type(processes) is not int or processes < 1):
         raise EnvError(f"env_config.processes of {name} is {processes!r}, expected a whole number above 0")
     return options
-
-
-def _seed() -> int:
-    """Return a number that follows from torch's generator."""
-    return int(torch.randint(2**31, ()))
 
 
 def _action_spec(low: list[float], high: list[float], device: torch.device) -> TensorSpec:

@@ -15,15 +15,16 @@ from tensordict import TensorDict
 from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
-from ..common.errors import EnvError, told
-from ..common.nested import flatten
-from ..common.types import OBS, REWARDS, Batch, Config, Device
-from ..common.validation import did_you_mean
-from ..specs import Bounded, Composite, TensorSpec, Unbounded
-from .base import Env
-from .ending import FINAL_OBS, TERMINATED, TRUNCATED
-from .jax_program import Program, Rows
-from .simulators import needed, unknown
+from ...common.errors import EnvError, told
+from ...common.nested import flatten
+from ...common.types import OBS, REWARDS, Batch, Config, Device
+from ...common.validation import did_you_mean
+from ...specs import Bounded, Composite, TensorSpec, Unbounded
+from ..base import Env
+from ..ending import FINAL_OBS, TERMINATED, TRUNCATED
+from ..foreign import draw_seed
+from ..simulators import needed, unknown
+from .program import Program, Rows
 
 Simulated = tuple[Any, int | None, int]
 """What is simulated, after how many steps its episodes are broken off, and how many of its steps one is."""
@@ -156,7 +157,7 @@ class _Jax(Env):
                     f"{', '.join(config or {})}: make a new environment with these options"
                 )
             self.config, self._held.program = changed, program
-        seed = int(torch.randint(2**31, ()))
+        seed = draw_seed()
         self._held.rows, obs = self._held.program.begin(seed, self.num_envs)
         self._steps = 0
         return self._batch(obs)

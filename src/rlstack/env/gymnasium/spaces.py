@@ -10,9 +10,9 @@ import torch.utils.dlpack
 from tensordict import TensorDict
 from torch import Tensor
 
-from .. import specs
-from ..common.errors import EnvError
-from ..common.types import Batch
+from ... import specs
+from ...common.errors import EnvError
+from ...common.types import Batch
 
 _KINDS = ("Box", "Discrete", "MultiDiscrete", "MultiBinary", "Dict", "Tuple")
 

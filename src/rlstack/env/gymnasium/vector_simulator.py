@@ -10,23 +10,21 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
-from ..common.errors import EnvError
-from ..common.serialization import same
-from ..common.types import OBS, REWARDS, Batch, Config, Device
-from ..common.validation import did_you_mean
+from ...common.errors import EnvError
+from ...common.serialization import same
+from ...common.types import OBS, REWARDS, Batch, Config, Device
+from ...common.validation import did_you_mean
+from ..base import Env
+from ..ending import TERMINATED, TRUNCATED, VALID
+from ..foreign import draw_seed
 from . import autoreset
 from .autoreset import DISABLED, NEXT_STEP, Moment
-from .base import Env
-from .ending import TERMINATED, TRUNCATED, VALID
 from .info_metrics import InfoMetrics
 from .spaces import array_kind, as_tensor, read_space
 from .workers import Simulator
 
 Factory: TypeAlias = Callable[..., Any]
 """Takes how many simulations, and options, and returns a vector environment of Gymnasium's form."""
-
-_MOST_SEEDS = 2**31 - 1
-"""Seeds are smaller, also those that Gymnasium counts up from one for each simulation."""
 
 
 class VectorSimulator(Env):
@@ -64,7 +62,7 @@ class VectorSimulator(Env):
             end()
         asked: dict[str, Any] = {}
         if not autoreset.is_envpool(self._simulator.vector):
-            asked["seed"] = _drawn_seed(self.num_envs)
+            asked["seed"] = draw_seed(self.num_envs)
         if self._reset_options:
             asked["options"] = dict(self._reset_options)
         obs, _ = self._simulator.reset(**asked)
@@ -151,7 +149,7 @@ class VectorSimulator(Env):
         known = parameters(factory)
         given: dict[str, Any] = {"device": str(self.device)} if "device" in known else {}
         if "seed" in known and "seed" not in options:
-            given["seed"] = _drawn_seed(self.num_envs)
+            given["seed"] = draw_seed(self.num_envs)
         try:
             vector = factory(self.num_envs, **{**given, **options})
         except TypeError as error:
@@ -217,8 +215,3 @@ def parameters(made: Any) -> list[str]:
         return list(inspect.signature(made).parameters)
     except (TypeError, ValueError):
         return []
-
-
-def _drawn_seed(num_envs: int) -> int:
-    """Return a seed that is drawn by torch."""
-    return int(torch.randint(_MOST_SEEDS - num_envs, ()))

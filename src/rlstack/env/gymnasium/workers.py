@@ -7,7 +7,7 @@ import signal
 from collections.abc import Callable
 from typing import Any, final
 
-from ..common.errors import EnvError
+from ...common.errors import EnvError
 
 _LOOK = 1.0
 """s. How often processes are looked at while one is waited for."""

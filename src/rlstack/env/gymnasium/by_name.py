@@ -7,10 +7,10 @@ from functools import partial
 from importlib import import_module
 from typing import Any
 
-from ..common.errors import EnvError, told
-from ..common.validation import did_you_mean
-from .base import Env
-from .simulators import needed, unknown
+from ...common.errors import EnvError, told
+from ...common.validation import did_you_mean
+from ..base import Env
+from ..simulators import needed, unknown
 from .vector_simulator import Factory, made, parameters
 from .workers import deaf_to_interrupts
 

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, NoReturn, final
 
 import numpy as np
 
-from ..common.errors import EnvError
+from ...common.errors import EnvError
 from . import worker_main
 
 _ALIGNED = 64

@@ -8,9 +8,9 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
-from .. import specs
-from ..common.errors import EnvError
-from ..common.validation import did_you_mean, is_number
+from ... import specs
+from ...common.errors import EnvError
+from ...common.validation import did_you_mean, is_number
 
 _log = logging.getLogger(__name__)
 

@@ -13,16 +13,15 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
-from ..common.errors import EnvError, HparamsError
-from ..common.serialization import same
-from ..common.types import OBS, REWARDS, Batch, Config, Device
-from ..common.validation import check_options, did_you_mean
-from ..specs import TensorSpec, Unbounded
-from .base import Env
-from .ending import FINAL_OBS, TERMINATED, TRUNCATED
-from .foreign import Held, device_name, draw_seed, prints_aside, torch_as_before
-from .log_means import LogMeans
-from .vec_form import (
+from ...common.errors import EnvError, HparamsError
+from ...common.serialization import same
+from ...common.types import OBS, REWARDS, Batch, Config, Device
+from ...common.validation import check_options, did_you_mean
+from ...specs import TensorSpec, Unbounded
+from ..base import Env
+from ..ending import FINAL_OBS, TERMINATED, TRUNCATED
+from ..foreign import Held, device_name, draw_seed, prints_aside, torch_as_before
+from .form import (
     Said,
     check_puts_back,
     check_values,
@@ -38,6 +37,7 @@ from .vec_form import (
     spread_ages,
     who_sees,
 )
+from .log_means import LogMeans
 
 _ANY_TIME = ("clip_actions", "init_at_random_ep_len")
 """Options that may change at a reset."""
@@ -260,7 +260,7 @@ def from_vec_env(
             "cuda:0". If it has an argument `seed`, that is a number drawn by torch.
         name: Of the class; None takes the factory's.
         obs_groups: Names of observation groups for `actor` and `critic`, as in rsl_rl; None takes the groups
-            that are called as in `vec_form.POLICY_GROUPS` and `VALUE_GROUPS`.
+            that are called as in `form.POLICY_GROUPS` and `VALUE_GROUPS`.
         clip_actions: Actions are clipped to ± this on their way to the simulator; None leaves them.
         init_at_random_ep_len: Whether episodes are of random ages after the first reset.
         cuda_only: Whether to refuse any device but a GPU.
