@@ -419,6 +419,8 @@ def test_metrics_are_those_of_gymnasiums_infos():
     assert said["x_position"] == pytest.approx(float(env._after.qpos[:, 0].mean()))
 
 
+# Its kernels are compiled first.
+@pytest.mark.timeout(1200)
 class TestWarp:
     """MuJoCo Warp on its CPU device: in float32, and the same but for that."""
 
