@@ -1,73 +1,40 @@
-"""A curriculum: quadrotors whose masses differ the more, the better they hover.
-
-python examples/curriculum.py [SPREAD]
-"""
-
-import sys
-from typing import Any
+"""A curriculum: quadrotors whose masses differ the more, the better they hover."""
 
 import torch
 from quadrotor import OPTIONS, Quadrotor
-from torch import Tensor
+from tensordict import TensorDict
 
-from rlstack import Trainer
-from rlstack.conditions import HitsUpperBound
+from rlstack import Trainer, conditions
+from rlstack.common.types import Config
 
 
 class Loaded(Quadrotor):
     """Quadrotors with masses within 1 ± `spread`, for whom the same rotors do less or more."""
 
-    def __init__(self, num_envs: int, /, *, config: Any = None, device: Any = "cpu") -> None:
-        super().__init__(num_envs, config=config, device=device)
-        self.spread, self.mass = (
-            torch.zeros(1, device=self.device),
-            torch.ones(num_envs, 1, device=self.device),
-        )
-
-    def reset(self, *, config: Any = None) -> Tensor:
+    def reset(self, *, config: Config | None = None) -> torch.Tensor:
         """Put them anywhere, with other masses."""
         self.set_config(self.config if config is None else config)
         return super().reset()
 
-    def set_config(self, config: Any) -> None:
+    def set_config(self, config: Config) -> None:
         """Give them masses within another range, as they fly."""
-        self.spread.fill_(config.get("spread", 0.0))
-        self.mass = 1 + self.spread * (2 * torch.rand_like(self.mass) - 1)
+        self.spread = torch.tensor(config.get("spread", 0.0), device=self.device)
+        self.mass = 1 + self.spread * (2 * torch.rand(self.num_envs, 1, device=self.device) - 1)
 
-    def step(self, action: Tensor) -> Any:
+    def step(self, action: torch.Tensor) -> TensorDict:
         """Let the rotors push."""
         return super().step(action / self.mass)
 
-    def metrics(self) -> dict[str, Tensor]:
+    def metrics(self) -> dict[str, torch.Tensor]:
         """Return which share of them is within 0.3 m, and how much their masses may differ."""
-        return {"near": (self.position.norm(dim=1) < 0.3).float().mean(), "spread": self.spread[0]}
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return all that moves, and the masses."""
-        return {**super().state_dict(), "spread": self.spread, "mass": self.mass}
-
-
-def main(
-    spread: float = 0.5, *, near: float = 0.8, run_dir: str = "runs/curriculum", **changes: Any
-) -> Trainer:
-    """Return a trainer that has widened the range whenever so large a share was near, up to a spread."""
-    trainer = Trainer(
-        Loaded,
-        algorithm_config={**OPTIONS, **changes},
-        stop_conditions=[HitsUpperBound("env/spread", spread), HitsUpperBound("algorithm/steps", 1000)],
-        run_dir=run_dir,
-        checkpoint_config={"best": "env/spread"},
-    )
-    config: dict[str, float] | None = None
-    with trainer:
-        while not trainer.done:
-            stats = trainer.step(env_config=config)
-            if stats["env/near"] >= near:
-                config = {"spread": round(stats["env/spread"] + 0.05, 2)}
-                print(f"update {trainer.steps}: {stats['env/near']:.0%} near, masses 1 ± {config['spread']}")
-        trainer.save()
-    return trainer
+        return {"near": (self.position.norm(dim=1) < 0.3).float().mean(), "spread": self.spread}
 
 
 if __name__ == "__main__":
-    main(*map(float, sys.argv[1:2]))
+    goal, config = conditions.HitsUpperBound("env/spread", 0.5), None
+    with Trainer(Loaded, algorithm_config=OPTIONS, stop_conditions=[goal], run_dir="curriculum") as trainer:
+        while not trainer.done:
+            stats = trainer.step(env_config=config)
+            print(f"{stats['env/near']:.0%} near, masses 1 ± {stats['env/spread']:.2f}")
+            config = {"spread": round(stats["env/spread"] + 0.05, 2)} if stats["env/near"] >= 0.8 else None
+        trainer.save()

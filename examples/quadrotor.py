@@ -69,8 +69,8 @@ class Quadrotor(Env):
         return TensorDict({"obs": self._obs(), "rewards": rewards}, batch_size=self.num_envs)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all that moves."""
-        return {name: getattr(self, name) for name in ("position", "velocity", "spin", "rotation")}
+        """Return all that moves, and what classes derived from this one add."""
+        return {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
 
     def load_state_dict(self, state: Any) -> None:
         """Take over what `state_dict` returned."""

@@ -12,7 +12,13 @@ from rlstack.specs import Composite, Unbounded
 EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.py"))
 
 
-SMALL = {"num_envs": 16, "horizon": 4, "sgd_minibatch_size": None, "seed": 0}
+SMALL = {
+    "num_envs": 16,
+    "horizon": 4,
+    "horizons_per_env_reset": -1,
+    "sgd_minibatch_size": None,
+    "seed": 0,
+}
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
@@ -103,40 +109,55 @@ def beside(monkeypatch):
     return EXAMPLES[0].parent
 
 
-def test_curriculum(beside, tracked, tmp_path, capsys):
+@pytest.fixture
+def curriculum(beside, monkeypatch, tracked):
+    """Return what runs the example with a few quadrotors, and returns what it leaves."""
+    monkeypatch.setattr("quadrotor.OPTIONS", SMALL)
+    path = beside / "curriculum.py"
+    assert len(path.read_text().splitlines()) <= 40
+    return lambda name="__main__": runpy.run_path(str(path), run_name=name)
+
+
+def test_curriculum(curriculum, monkeypatch, tmp_path, capsys):
+    import quadrotor
+
     from rlstack import Trainer
     from rlstack.env import check_env
 
-    curriculum = runpy.run_path(str(beside / "curriculum.py"))
-    loaded = curriculum["Loaded"]
-    assert [f.said for f in check_env(loaded, config={"spread": 0.3}).findings if f.level == "fault"] == []
-    # All are near enough: the range widens after each update.
-    trainer = curriculum["main"](0.3, near=0.0, run_dir="run", **SMALL)
-    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    def at_rest(env, **config):
+        env.position, env.velocity, env.spin = torch.zeros(3, env.num_envs, 3)
+        env.rotation = torch.eye(3).repeat(env.num_envs, 1, 1)
+        return env._obs()
+
+    checked = check_env(curriculum("curriculum")["Loaded"], config={"spread": 0.3})
+    assert [finding.said for finding in checked.findings if finding.level == "fault"] == []
+    # All are near enough, as no time passes: the range widens after each update.
+    monkeypatch.setattr(quadrotor.Quadrotor, "reset", at_rest)
+    monkeypatch.setattr(quadrotor, "STEP", 0.0)
+    names = curriculum()
+    loaded, trainer = names["Loaded"], names["trainer"]
+    lines = (tmp_path / "curriculum" / "metrics.jsonl").read_text().splitlines()
     rows = [json.loads(line)["metrics"] for line in lines]
-    assert [round(row["env/spread"], 4) for row in rows] == [0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3]
-    assert [row["env/resets"] for row in rows] == [16, 0, 0, 0, 0, 0, 0]
-    assert capsys.readouterr().out.count("masses 1 ±") == 7
+    assert [round(row["env/spread"], 4) for row in rows] == [round(0.05 * n, 4) for n in range(11)]
+    assert [row["env/resets"] for row in rows] == [16, *[0] * 10]
+    assert capsys.readouterr().out.count("100% near, masses 1 ±") == 11
     mass = trainer.algorithm.env.mass
-    assert 0.05 < (mass - 1).abs().max() <= 0.3
-    with Trainer.resume("run", env_cls=loaded, track=False) as again:
+    assert 0.05 < (mass - 1).abs().max() <= 0.5
+    with Trainer.resume("curriculum", env_cls=loaded, track=False) as again:
         assert torch.equal(again.algorithm.env.mass, mass)
         stats = again.step()
-        assert (stats["env/spread"], stats["env/resets"]) == (pytest.approx(0.3), 0)
+        assert (stats["env/spread"], stats["env/resets"]) == (0.5, 0)
 
 
-def test_curriculum_waits_until_it_is_mastered(beside, tracked, capsys):
-    main = runpy.run_path(str(beside / "curriculum.py"))["main"]
-    changes = {**SMALL, "horizons_per_env_reset": -1}
-    with pytest.MonkeyPatch.context() as patch:
-        from rlstack.conditions import HitsUpperBound
+def test_curriculum_waits_until_it_is_mastered(curriculum, monkeypatch, capsys):
+    from rlstack.conditions import HitsUpperBound
 
-        few = lambda key, bound: HitsUpperBound(key, min(bound, 3))  # noqa: E731
-        patch.setitem(main.__globals__, "HitsUpperBound", few)
-        trainer = main(0.3, near=1.01, run_dir="run", **changes)
+    few = lambda key, bound: HitsUpperBound("algorithm/steps", 3)  # noqa: E731
+    monkeypatch.setattr("rlstack.conditions.HitsUpperBound", few)
+    trainer = curriculum()["trainer"]
     assert trainer.steps == 3
     assert float(trainer.algorithm.env.spread) == 0
-    assert capsys.readouterr().out == ""
+    assert capsys.readouterr().out.count("masses 1 ± 0.00") == 3
 
 
 @pytest.mark.parametrize(("share", "updates"), [(0.0, 1), (1.01, 3)])

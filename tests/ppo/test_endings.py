@@ -404,4 +404,5 @@ def test_without_final_observations_the_last_one_counts_and_that_is_said_once(ca
     endings, values = algorithm.collector.buffer.endings, algorithm.collector.buffer.values
     expected = torch.zeros(3, 2)
     expected[0, 1], expected[1, 0] = values[0, 1], values[1, 0]
-    assert torch.equal(endings.values.squeeze(-1), expected)
+    # A product rounds as its number of rows says.
+    assert torch.allclose(endings.values.squeeze(-1), expected, rtol=1e-6)

@@ -126,7 +126,13 @@ class Endings:
                 self.values[t] = torch.where(truncated, values(), 0.0)
             else:
                 self._keep(t, truncated, ending.final_obs, state, evaluate)
-        return None if state is None else with_zeros(state, self.cut[t])
+        if state is None:
+            return None
+        if self._waits:
+            return with_zeros(state, self.cut[t])
+        # Few end: to look at all of a state by a mask takes longer.
+        rows = self.cut[t].view(-1).nonzero().squeeze(-1)
+        return state.apply(lambda part: part.index_fill(0, rows, 0))
 
     def _keep(
         self,

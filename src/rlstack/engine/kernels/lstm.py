@@ -36,7 +36,8 @@ class LSTMKernel(Kernel):
         """Return the head's output [k, N · L] and the values [1, N · L]."""
         assert state is not None
         steps = vectors[0].transpose(0, 1)
-        by_step = None if ended is None else ended.t().unsqueeze(-1)
+        # Numbers of rows: few end, and to look at all of them in each layer takes longer.
+        by_step = None if ended is None else [step.nonzero().squeeze(-1) for step in ended.unbind(1)]
         for layer, cell in enumerate(self._cells):
             steps = cell.forward(steps, state["hidden"][:, layer], state["cell"][:, layer], by_step)
         self._hidden = steps
@@ -132,10 +133,10 @@ class _Cell:
         for doubled in (self._inner, self._outer, self._bias):
             doubled[2 * self._size : 3 * self._size] *= 2
 
-    def forward(self, steps: Tensor, hidden: Tensor, memory: Tensor, ended: Tensor | None) -> Tensor:
+    def forward(self, steps: Tensor, hidden: Tensor, memory: Tensor, ended: list[Tensor] | None) -> Tensor:
         """Return h' of all steps, [L, N, size], for inputs [L, N, k].
 
-        After the steps that have `ended` [L - 1, N, 1], h and c begin anew.
+        After each step but the last, h and c begin anew in the rows that `ended` has the numbers of, [n].
         """
         length, num, size = steps.shape[0], steps.shape[1], self._size
         self._steps, self._ended = steps, ended
@@ -197,7 +198,7 @@ def _cell_forward(
     gates: Tensor,
     g: Tensor,
     squashed: Tensor,
-    ended: Tensor | None,
+    ended: list[Tensor] | None,
 ) -> None:
     """Fill in h, c, the gates, g and tanh c of all steps; W, U and b have the rows of g doubled."""
     size = outer.size(1)
@@ -210,9 +211,9 @@ def _cell_forward(
             torch.addmm(bias, steps[t], inner.t(), out=now)
         before = hidden[t]
         if ended is not None and t > 0:
-            before = before.masked_fill(ended[t - 1], 0.0)
+            before = before.index_fill(0, ended[t - 1], 0.0)
             # The outputs need h, but nobody c.
-            memory[t].masked_fill_(ended[t - 1], 0.0)
+            memory[t].index_fill_(0, ended[t - 1], 0.0)
         now.addmm_(before, outer.t()).sigmoid_()
         i, f, doubled, o = torch.split(now, size, -1)
         torch.add(minus_one, doubled, alpha=2, out=g[t])
@@ -232,7 +233,7 @@ def _cell_backward(
     squashed: Tensor,
     scratch: list[Tensor],
     gradients: list[Tensor],
-    ended: Tensor | None,
+    ended: list[Tensor] | None,
 ) -> None:
     """Add the gradients of W, U and both b; leaves the derivatives before σ and tanh in the gates."""
     length, num, size = d_hidden.size(0), d_hidden.size(1), d_hidden.size(2)
@@ -253,18 +254,16 @@ def _cell_backward(
         # From here on the gates hold their derivatives, before σ.
         torch.ops.aten.sigmoid_backward(d_gates, now, grad_input=now)
         if t > 0 and ended is not None:
-            d_c.masked_fill_(ended[t - 1], 0.0)
-            d_hidden[t - 1].add_(torch.mm(now, outer).masked_fill_(ended[t - 1], 0.0))
+            d_c.index_fill_(0, ended[t - 1], 0.0)
+            d_hidden[t - 1].add_(torch.mm(now, outer).index_fill_(0, ended[t - 1], 0.0))
+            # The outputs have had h: from here on it is what U was multiplied with.
+            hidden[t].index_fill_(0, ended[t - 1], 0.0)
         elif t > 0:
             d_hidden[t - 1].addmm_(now, outer)
     d_rows = gates.flatten(0, 1)
     d_rows[:, 2 * size : 3 * size] *= 2
     add_product(gradients[0], d_rows.t(), steps.flatten(0, 1))
-    before = hidden[:-1]
-    if ended is not None:
-        before = before.clone()
-        before[1:].masked_fill_(ended, 0.0)
-    add_product(gradients[1], d_rows.t(), before.flatten(0, 1))
+    add_product(gradients[1], d_rows.t(), hidden[:-1].flatten(0, 1))
     d_bias = d_rows.sum(0)
     gradients[2].add_(d_bias)
     gradients[3].add_(d_bias)
