@@ -19,7 +19,7 @@ NAMED = {
 
 def loaded_after(code):
     """Return which heavy packages a fresh interpreter has loaded after the code."""
-    heavy = ["torch", "tensordict", "torchrl", "mlflow", "rich", "matplotlib", "pandas"]
+    heavy = ["torch", "tensordict", "torchrl", "mlflow", "rich", "matplotlib", "pandas", "numba"]
     script = f"{code}\nimport sys; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     return ast_list(done.stdout.splitlines()[-1])

@@ -23,6 +23,8 @@ DOORS = {
     "matplotlib": "plots",
     "yaml": "runs/yaml_format.py",
     "filelock": "runs tracking",
+    "numba": "engine/native",
+    "llvmlite": "engine/native",
 }
 """Where a third party is imported, and nowhere else."""
 

@@ -145,8 +145,7 @@ class _PPO(ABC):
         with self.backend.threads(size * hp.sequence_length), memory_advice(hp, "step"):
             monitors = self._executor.estimate()
             self.learner.begin(lr=scheduled, coefficients=coefficients)
-            for _ in range(hp.num_sgd_iters):
-                self._executor.sgd_iteration(self._sequences, size)
+            self._executor.optimize(self._sequences, size)
             self._absorb_observations()
             numbers = self.learner.summary(monitors._asdict())
         stats = {metrics.UPDATE_STATS[name]: value for name, value in numbers.items()}

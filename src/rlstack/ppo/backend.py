@@ -15,13 +15,11 @@ from ..models.heads import bounded_heads
 from ..policies.memory import Breaks
 from ..policies.policy import Policy, RecurrentPolicy
 from ..specs import num_rows
+from .bounds import AUTOGRAD_ALONE
 from .losses import PPOLoss, ppo_loss
 from .precision import amp_dtype, autocast_scope, matmul_scope
 from .rollout_buffer import LossInputs, Sequences, count, microbatches
 from .schedules import Coefficients
-
-_SMALL = 2**21
-"""Rows times parameters: up to so many, more than one thread is no faster."""
 
 
 class Backend(ABC):
@@ -57,7 +55,11 @@ class Backend(ABC):
 
     def threads(self, rows: int) -> AbstractContextManager[None]:
         """Return the context for all computation but the environment's, on so many rows at a time."""
-        small = rows * self._size <= _SMALL and self.device.type == "cpu" and self.hparams.engine != "compile"
+        small = (
+            rows * self._size <= AUTOGRAD_ALONE
+            and self.device.type == "cpu"
+            and self.hparams.engine != "compile"
+        )
         return one_thread() if small else nullcontext()
 
     @abstractmethod

@@ -37,6 +37,11 @@ class Executor:
         """Put advantages and returns into the sequences, as `AdvantageEstimator.estimate`."""
         return self.advantages.estimate()
 
+    def optimize(self, sequences: Sequences, size: int) -> None:
+        """Make the SGD iterations of an update, with minibatches of so many sequences."""
+        for _ in range(self.learner.hparams.num_sgd_iters):
+            self.sgd_iteration(sequences, size)
+
     def sgd_iteration(self, sequences: Sequences, size: int) -> None:
         """Make an optimizer step from each minibatch of so many sequences, until one isn't made."""
         hparams, learner = self.learner.hparams, self.learner

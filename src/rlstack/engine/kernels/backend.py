@@ -16,6 +16,7 @@ from ...hparams import Hparams
 from ...policies.memory import Breaks
 from ...policies.policy import Policy, RecurrentPolicy
 from ...ppo.backend import Backend
+from ...ppo.bounds import ACTING_ALONE, ACTING_PARTS, STEP
 from ...ppo.rollout_buffer import LossInputs, Sequences, count, microbatches
 from ...ppo.schedules import Coefficients
 from ...specs import num_rows
@@ -32,16 +33,9 @@ _MOST_GRADIENTS = 2**23
 """Numbers in the gradients of all jobs."""
 
 
-_ALONE, _PARTS = 2**26, 4
-"""Rows times parameters up to which one thread acts as fast as several, and how many parts these share."""
-
-_SMALL_STEP = 2**26
-"""Rows of a minibatch times parameters: beyond, blocks of rows shared among threads are faster."""
-
-
 def is_small(rows: int, size: int) -> bool:
     """Return whether an optimizer step from so many rows is a small one, for so many parameters."""
-    return rows * size <= _SMALL_STEP
+    return rows * size <= STEP
 
 
 @final
@@ -141,7 +135,7 @@ class KernelBackend(Backend):
 
     def _part(self, rows: int) -> int:
         """Return how many of so many rows a thread is given at a time: it doesn't depend on their number."""
-        share = rows if rows * self._size <= _ALONE else -(-rows // _PARTS)
+        share = rows if rows * self._size <= ACTING_ALONE else -(-rows // ACTING_PARTS)
         return min(share, self._most_rows)
 
     def _by_parts(self, function: Callable[..., Any], *rows: Any) -> list[Any]:

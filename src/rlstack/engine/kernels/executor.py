@@ -11,9 +11,13 @@ from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimize
 
 from ...common.device import one_thread
 from ...distributions import SquashedNormal
+from ...ppo.advantages import AdvantageEstimator
+from ...ppo.bounds import MACHINE_CODE, MACHINE_CODE_PARAMETERS, STEP_ALONE
+from ...ppo.collector import Collector
 from ...ppo.executor import Executor
 from ...ppo.learner import Learner, StepRecord
 from ...ppo.rollout_buffer import Sequences
+from ..native.available import program_class
 from .backend import KernelBackend
 from .base import script, unoptimized
 from .heads import CategoricalOutput, NormalOutput, Output
@@ -35,25 +39,34 @@ from .mlp import MLPKernel
 _MOST_NUMBERS = 2**22
 """Of encoded observations that are kept at once."""
 
-_ALONE = 2**23
-"""Rows of a minibatch times parameters: up to so many, one thread is faster than two."""
-
 
 @final
 class KernelExecutor(Executor):
-    """Makes all optimizer steps of an SGD iteration at once, where minibatches are small and Adam's own."""
+    """Makes many optimizer steps at once, where minibatches are small and the steps Adam's own."""
 
-    def sgd_iteration(self, sequences: Sequences, size: int) -> None:
-        """Make an optimizer step from each minibatch of so many sequences, until one isn't made."""
-        learner, backend = self.learner, self.learner.backend
-        if not learner.cancelled and isinstance(backend, KernelBackend) and backend.is_small(size):
-            kernel, output, gradients = backend.alone()
-            if isinstance(kernel, MLPKernel) and kernel.num_inputs * len(sequences) <= _MOST_NUMBERS:
-                steps = _SmallSteps(learner, backend, kernel, output, gradients)
-                if sequences.buffer.valid is None and steps.are_adams():
-                    learner.take_made(steps.make(sequences, size))
-                    return
-        super().sgd_iteration(sequences, size)
+    def __init__(self, collector: Collector, learner: Learner, advantages: AdvantageEstimator) -> None:
+        super().__init__(collector, learner, advantages)
+        self._programs: dict[Any, Any] = {}
+
+    def optimize(self, sequences: Sequences, size: int) -> None:
+        """Make the SGD iterations of an update, with minibatches of so many sequences."""
+        for left in range(self.learner.hparams.num_sgd_iters, 0, -1):
+            steps = None if self.learner.cancelled else self._small_steps(sequences, size)
+            if steps is not None:
+                self.learner.take_made(steps.make(sequences, size, left))
+                return
+            self.sgd_iteration(sequences, size)
+
+    def _small_steps(self, sequences: Sequences, size: int) -> "_SmallSteps | None":
+        """Return what makes the steps of small minibatches, or None if they are others than it makes."""
+        backend = self.learner.backend
+        if not isinstance(backend, KernelBackend) or not backend.is_small(size):
+            return None
+        kernel, output, gradients = backend.alone()
+        if not isinstance(kernel, MLPKernel) or kernel.num_inputs * len(sequences) > _MOST_NUMBERS:
+            return None
+        steps = _SmallSteps(self.learner, backend, kernel, output, gradients, self._programs)
+        return steps if sequences.buffer.valid is None and steps.are_adams() else None
 
 
 class _SmallSteps:
@@ -65,6 +78,7 @@ class _SmallSteps:
         kernel: Of the calling thread.
         output: Of the kernel's head.
         gradients: By parameter, parts of one flat tensor.
+        programs: In machine code, by what they are for; the last one is kept.
     """
 
     def __init__(
@@ -74,9 +88,10 @@ class _SmallSteps:
         kernel: MLPKernel,
         output: Output,
         gradients: dict[Parameter, Tensor],
+        programs: dict[Any, Any],
     ) -> None:
         self._learner, self._backend, self._kernel = learner, backend, kernel
-        self._output, self._gradients = output, gradients
+        self._output, self._gradients, self._programs = output, gradients, programs
         self._state: dict[Any, dict[str, Tensor]] = learner.optimizer.state
 
     def are_adams(self) -> bool:
@@ -95,8 +110,14 @@ class _SmallSteps:
             return False
         return len({float(self._state[parameter]["step"]) for parameter in held}) == 1
 
-    def make(self, sequences: Sequences, size: int) -> Tensor:
-        """Make a step from each `size` sequences, until one isn't made; return their records, [n, 11]."""
+    def make(self, sequences: Sequences, size: int, iterations: int) -> Tensor:
+        """Make a step from each `size` sequences, until one isn't made; return their records, [n, 11].
+
+        Args:
+            sequences: What to learn from.
+            size: Of a minibatch.
+            iterations: How often to take them all.
+        """
         gradients, std = self._gradients, None
         if isinstance(self._output, NormalOutput):
             log_std = self._output.head.log_std
@@ -107,12 +128,58 @@ class _SmallSteps:
         assert flat is not None
         adam = AdamSteps([self._group(group) for group in held], flat, counts[0].clone())
         (policy, value), loss = self._kernel.nets(size, gradients), self._loss()
+        orders = self._orders(len(sequences), size, iterations)
         with one_thread(), unoptimized():
             rows = self._rows(sequences, size)
-            make = self._share if size * flat.numel() > _ALONE else script(iterate)
-            records = make(rows, size, policy, value, std, adam, loss)
+            if program := self._program(policy, value, std, size):
+                made = program.make(rows, orders.view(-1, size), (policy, value), std, adam, loss)
+            else:
+                made = self._iterate(rows, orders, size, policy, value, std, adam, loss)
         for count in counts:
             count.copy_(adam.steps)
+        return made
+
+    def _program(self, policy: SmallNet, value: SmallNet, std: Std | None, size: int) -> Any:
+        """Return machine code for such steps; None if there is none, or operations of torch are as fast."""
+        parameters = sum(parameter.numel() for parameter in self._gradients)
+        if parameters > MACHINE_CODE_PARAMETERS or size * parameters > MACHINE_CODE:
+            return None
+        cls = program_class()
+        # Without an eps, what fills up vectors would be 0 / 0.
+        if cls is None or not all(group["eps"] > 0 for group in self._learner.optimizer.param_groups):
+            return None
+        normal = 0 if std is None else len(std.log_std)
+        shapes = (tuple(weight.shape) for net in (policy, value) for weight in net.weights)
+        key = (*shapes, len(policy.weights), normal, size, policy.weights[0].dtype)
+        if key not in self._programs:
+            self._programs.clear()
+            self._programs[key] = cls((policy, value), normal, size)
+        return self._programs[key]
+
+    def _orders(self, total: int, size: int, iterations: int) -> Tensor:
+        """Return in which order to take so many rows in each iteration, [iterations, total]."""
+        if size < total and self._learner.hparams.shuffle_minibatches:
+            return torch.stack([torch.randperm(total) for _ in range(iterations)])
+        return torch.arange(total).expand(iterations, total).contiguous()
+
+    def _iterate(
+        self,
+        rows: Rows,
+        orders: Tensor,
+        size: int,
+        policy: SmallNet,
+        value: SmallNet,
+        std: Std | None,
+        adam: AdamSteps,
+        loss: Loss,
+    ) -> Tensor:
+        """Make the steps by operations of torch."""
+        make = self._share if size * adam.gradient.numel() > STEP_ALONE else script(iterate)
+        records: list[float] = []
+        for order in orders:
+            records += make(rows.take(order), size, policy, value, std, adam, loss)
+            if not records[-1]:
+                break
         return torch.tensor(records, dtype=torch.float32).view(-1, len(StepRecord._fields))
 
     def _share(
@@ -152,7 +219,7 @@ class _SmallSteps:
         return records
 
     def _rows(self, sequences: Sequences, size: int) -> Rows:
-        """Return what to learn from, in the order in which it is taken."""
+        """Return what to learn from."""
         total, whole, hparams = len(sequences), slice(0, len(sequences)), self._learner.hparams
         obs, _ = sequences.observations(whole)
         vectors = [each.flatten(0, 1) for each in self._backend.encode(obs)]
@@ -167,11 +234,6 @@ class _SmallSteps:
         (drawn,) = self._output.blocks(sequences.drawn(whole), total)
         mask = self._backend.policy.action_mask
         allowed = None if mask is None else mask.allowed(obs.flatten(0, 1)).flatten(1)
-        if size < total and hparams.shuffle_minibatches:
-            order = torch.randperm(total)
-            vectors = [each.index_select(0, order) for each in vectors]
-            drawn, targets = drawn.index_select(1, order), targets.index_select(1, order)
-            allowed = None if allowed is None else allowed.index_select(0, order)
         return Rows(vectors[0], vectors[-1], drawn, targets, allowed)
 
     def _loss(self) -> Loss:

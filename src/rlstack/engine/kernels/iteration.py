@@ -55,6 +55,17 @@ class Rows(NamedTuple):
     allowed: Tensor | None
     """[R, k]. Which choices are allowed; None if all are."""
 
+    def take(self, order: Tensor) -> "Rows":
+        """Return the rows with these numbers."""
+        policy = self.policy.index_select(0, order)
+        return Rows(
+            policy,
+            policy if self.value is self.policy else self.value.index_select(0, order),
+            self.drawn.index_select(1, order),
+            self.targets.index_select(1, order),
+            None if self.allowed is None else self.allowed.index_select(0, order),
+        )
+
 
 class Loss(NamedTuple):
     """What the loss is, and what stops an update."""

@@ -1,0 +1,155 @@
+"""Networks forward and backward in machine code.
+
+A layer's weight is [inputs, width]: its outputs, and zeros up to whole vectors, which stay zeros. Its bias is
+one more row.
+"""
+
+from typing import Any, NamedTuple
+
+from .compiled import compiled
+from .functions import tanh
+from .products import add_product
+
+PLAIN, INPUTS, OUTPUTS, WIDTH, WEIGHT, TURNED, RESULT = range(7)
+"""Of a layer: where its parameters begin in torch's order, its size, and where it begins in our storage."""
+
+
+class Net(NamedTuple):
+    """A network, and storage for what it computes."""
+
+    layers: Any
+    """[layers, 7], whole numbers as named above."""
+    relu: bool
+    """Whether activations are ReLU; else they are tanh."""
+    parameters: Any
+    gradient: Any
+    turned: Any
+    """Weights as torch has them, [outputs, inputs]: the way back goes through them."""
+    results: Any
+    """What layers put out, one after the other."""
+    derivatives: Any
+    """Of the loss by that."""
+    output: Any
+    """[N, width]. The last of the results."""
+    d_output: Any
+    """[N, width]. The last of the derivatives."""
+
+
+@compiled
+def matrix(flat, start, height, width):
+    """Return a part of a flat array as [height, width]."""
+    return flat[start : start + height * width].reshape(height, width)
+
+
+@compiled
+def turn(net):
+    """Lay out the weights for the way back, after each change."""
+    for n in range(1, len(net.layers)):
+        layer = net.layers[n]
+        weight = matrix(net.parameters, layer[WEIGHT], layer[INPUTS], layer[WIDTH])
+        turned = matrix(net.turned, layer[TURNED], layer[OUTPUTS], net.layers[n - 1][WIDTH])
+        for i in range(layer[INPUTS]):
+            for o in range(layer[OUTPUTS]):
+                turned[o, i] = weight[i, o]
+
+
+@compiled
+def forward(rows, net):
+    """Leave what all layers put out in the results, given rows [N, inputs]."""
+    inputs = rows[:, :]
+    for n in range(len(net.layers)):
+        layer = net.layers[n]
+        parameters = matrix(net.parameters, layer[WEIGHT], layer[INPUTS] + 1, layer[WIDTH])
+        out, bias = matrix(net.results, layer[RESULT], len(rows), layer[WIDTH]), parameters[layer[INPUTS]]
+        for i in range(len(out)):
+            for j in range(len(bias)):
+                out[i, j] = bias[j]
+        add_product(inputs[:, : layer[INPUTS]], parameters, out)
+        if n + 1 < len(net.layers):
+            activate(out.reshape(out.size), net.relu)
+        inputs = out[:, :]
+
+
+@compiled
+def activate(values, relu):
+    """Put the activation in the place of its arguments."""
+    if relu:
+        for i in range(len(values)):
+            values[i] = 0 if values[i] < 0 else values[i]
+    else:
+        for i in range(len(values)):
+            values[i] = tanh(values[i])
+
+
+@compiled
+def backward(rows, net):
+    """Write the gradient, given rows [N, inputs] and the derivative by the output."""
+    for n in range(len(net.layers) - 1, -1, -1):
+        layer = net.layers[n]
+        inputs, width = layer[INPUTS], layer[WIDTH]
+        derivative = matrix(net.derivatives, layer[RESULT], len(rows), width)
+        gradient = matrix(net.gradient, layer[WEIGHT], inputs + 1, width)
+        gradient[:] = 0
+        bias = gradient[inputs]
+        for i in range(len(rows)):
+            for j in range(width):
+                bias[j] += derivative[i, j]
+        if n == 0:
+            add_product(rows[:, :inputs].T, derivative, gradient)
+            break
+        before = net.layers[n - 1]
+        values = matrix(net.results, before[RESULT], len(rows), before[WIDTH])
+        add_product(values[:, :inputs].T, derivative, gradient)
+        below = matrix(net.derivatives, before[RESULT], len(rows), before[WIDTH])
+        below[:] = 0
+        turned = matrix(net.turned, layer[TURNED], layer[OUTPUTS], before[WIDTH])
+        add_product(derivative[:, : layer[OUTPUTS]], turned, below)
+        differentiate(below.reshape(below.size), values.reshape(values.size), net.relu)
+
+
+@compiled
+def differentiate(derivatives, values, relu):
+    """Turn derivatives by activations, which are given, into those by their arguments."""
+    if relu:
+        for i in range(len(values)):
+            derivatives[i] = derivatives[i] if values[i] > 0 else 0
+    else:
+        one = values.dtype.type(1)
+        for i in range(len(values)):
+            derivatives[i] *= one - values[i] * values[i]
+
+
+@compiled
+def load(plain, ours, layers):
+    """Copy parameters, or their moments, from torch's order."""
+    done = 0
+    for n in range(len(layers)):
+        layer = layers[n]
+        inputs, outputs = layer[INPUTS], layer[OUTPUTS]
+        weight = matrix(ours, layer[WEIGHT], inputs + 1, layer[WIDTH])
+        biases = layer[PLAIN] + inputs * outputs
+        for o in range(outputs):
+            for i in range(inputs):
+                weight[i, o] = plain[layer[PLAIN] + o * inputs + i]
+            weight[inputs, o] = plain[biases + o]
+        done = biases + outputs
+    for n in range(1, len(plain) - done + 1):
+        ours[len(ours) - n] = plain[len(plain) - n]
+
+
+@compiled
+def store(ours, plain, layers):
+    """Copy parameters, or their moments, into torch's order."""
+    done = 0
+    for n in range(len(layers)):
+        layer = layers[n]
+        inputs, outputs = layer[INPUTS], layer[OUTPUTS]
+        weight = matrix(ours, layer[WEIGHT], inputs + 1, layer[WIDTH])
+        biases = layer[PLAIN] + inputs * outputs
+        for o in range(outputs):
+            for i in range(inputs):
+                plain[layer[PLAIN] + o * inputs + i] = weight[i, o]
+            plain[biases + o] = weight[inputs, o]
+        done = biases + outputs
+    for n in range(1, len(plain) - done + 1):
+        plain[len(plain) - n] = ours[len(ours) - n]
