@@ -8,6 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from rlstack.engine.capture import Recording
+from rlstack.ppo.executor import Executor
 
 READS_BACK = {"aten::_local_scalar_dense", "aten::nonzero", "aten::is_nonzero"}
 
@@ -68,6 +69,8 @@ def like_on_a_gpu(make, *args, recorder=None, **options):
     with ExitStack() as stack:
         for name in ("learner.reads_wait", "collector.reads_wait", "optimizers.can_record"):
             stack.enter_context(patch(f"rlstack.ppo.{name}", lambda device: True))
+        # A GPU has no small optimizer steps of their own.
+        stack.enter_context(patch("rlstack.engine.select.KernelExecutor", Executor))
         stack.enter_context(patch("rlstack.engine.select.make_recorder", lambda hparams, device: recorder))
         return make(*args, **options)
 

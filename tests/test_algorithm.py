@@ -637,6 +637,7 @@ for cls in (rlstack.Algorithm, rlstack.RecurrentAlgorithm):
 """
 
 
+@pytest.mark.slow
 def test_one_seed_one_result_in_two_processes():
     command = [sys.executable, "-c", SEEDED]
     results = [

@@ -148,8 +148,21 @@ QUICK = {
 """What makes an example quick; of options given twice, the last one counts."""
 
 
+RUN = "runs/cartpole-20260101-1"
+"""The run of the examples."""
+
+
+@pytest.fixture(scope="module")
+def a_run(tmp_path_factory):
+    """Return the directory of a run of 50 updates."""
+    directory = tmp_path_factory.mktemp("runs") / "cartpole"
+    limits = ["--max-updates", "50", "--checkpoint-every", "50", "--tracking", "off"]
+    run("train", "cartpole", *SMALL[:-2], "--run-dir", str(directory), *limits)
+    return directory
+
+
 @pytest.mark.parametrize("line", examples())
-def test_examples_of_the_help(line, tracked_work, monkeypatch):
+def test_examples_of_the_help(line, a_run, tracked_work, monkeypatch):
     monkeypatch.setattr("rlstack.cli.results.log_policy", lambda *_: "none")
     mine = "from rlstack.env import CartPole\nclass MyEnv(CartPole.__base__):\n"
     mine += "    defaults, starts = {**CartPole.defaults, 'mass': 1.0}, CartPole.starts\n"
@@ -158,10 +171,10 @@ def test_examples_of_the_help(line, tracked_work, monkeypatch):
         Path(file).parent.mkdir(parents=True)
         Path(file).write_text(mine)
     Path("config.yaml").write_text("env: my_package.my_module:MyEnv")
-    if "runs/" in line:
-        tracking = [] if line.startswith("rlstack sync") else ["--tracking", "off"]
-        limits = ["--max-updates", "50", "--checkpoint-every", "50", *tracking]
-        run("train", "cartpole", *SMALL[:-2], "--run-dir", "runs/cartpole-20260101-1", *limits)
+    if line.startswith("rlstack sync"):
+        run("train", "cartpole", *SMALL, "--run-dir", RUN)
+    elif RUN in line:
+        shutil.copytree(a_run, RUN)
     for part in line.split(" && "):
         command, _, target = part.partition(" > ")
         _, name, *arguments = shlex.split(command)

@@ -15,6 +15,10 @@ from .helpers import update
 
 GAMMA = 0.5
 BOTH = pytest.mark.parametrize("algorithm_cls", [Algorithm, RecurrentAlgorithm])
+# What the others ask of a recurrent policy too.
+SIMPLE = pytest.mark.parametrize(
+    "algorithm_cls", [Algorithm, pytest.param(RecurrentAlgorithm, marks=pytest.mark.slow)]
+)
 
 
 class Probe(Env):
@@ -109,13 +113,13 @@ def values(algorithm, *observations):
     return [got[(obs - observation).abs() < 0.5].mean().item() for observation in observations]
 
 
-@BOTH
+@SIMPLE
 def test_constant_reward(algorithm_cls):
     algorithm = train(ConstantReward, algorithm_cls, 60)
     assert values(algorithm, -1, 1) == pytest.approx([2, 2], abs=0.1)
 
 
-@BOTH
+@SIMPLE
 def test_reward_by_observation(algorithm_cls):
     algorithm = train(RewardByObservation, algorithm_cls, 60)
     assert values(algorithm, -1, 1) == pytest.approx([-2, 2], abs=0.1)
@@ -127,7 +131,7 @@ def test_delayed_reward(algorithm_cls):
     assert values(algorithm, -1, 1) == pytest.approx([2 / 3, 4 / 3], abs=0.1)
 
 
-@BOTH
+@SIMPLE
 def test_reward_by_action(algorithm_cls):
     algorithm = train(RewardByAction, algorithm_cls, 60)
     assert algorithm.eval()["rewards/min"] == 1

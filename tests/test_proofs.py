@@ -22,7 +22,7 @@ def test_generated_configurations(tmp_path):
     assert configs.generated(tmp_path, 300, random.Random(1)) == []
 
 
-@pytest.mark.parametrize("number", range(0, len(configs.HAND_WRITTEN), 17))
+@pytest.mark.parametrize("number", range(0, len(configs.HAND_WRITTEN), 34))
 def test_configurations_by_hand(tmp_path, number):
     assert configs.by_hand(tmp_path, number, configs.HAND_WRITTEN[number]) == ""
 
@@ -59,7 +59,8 @@ def test_hostile_files(tmp_path):
 
 
 # The one by a single SIGINT is tests/test_cli.py's.
-@pytest.mark.parametrize("number", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [1, 2])
 def test_signals(tmp_path, number):
     assert signals.one(tmp_path / "run", number) == ""
 

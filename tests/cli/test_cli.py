@@ -558,6 +558,7 @@ def test_nonfinite_training_is_skipped_a_bounded_number_of_times(tracked, tmp_pa
     assert "others in a row" in result.output
 
 
+@pytest.mark.slow
 def test_an_environment_in_a_file(tracked, tmp_path):
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "in_a_file.py").write_text(

@@ -39,6 +39,7 @@ def test_a_few_updates_are_enough_for_the_smallest(name, algorithm):
     assert recipe.score(made.policy) >= recipe.target
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["cartpole", "mountain-car", "pendulum"])
 def test_recurrent_ones_improve(name):
     fewer = {"num_envs": 256, "sgd_minibatch_size": 128, "seed": 0, "device": "cpu"}

@@ -385,9 +385,8 @@ def test_a_graph_needs_a_gpu():
         Algorithm(DiscreteDummyEnv, **{**BASE, "engine": "graph"})
 
 
-@pytest.mark.parametrize(
-    "algorithm_cls", [Algorithm, pytest.param(RecurrentAlgorithm, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("algorithm_cls", [Algorithm, RecurrentAlgorithm])
 def test_compiled(algorithm_cls):
     changes = {**BASE, "num_envs": 16, "updates": 2} | (LSTM if algorithm_cls is RecurrentAlgorithm else {})
     updates = changes.pop("updates")

@@ -244,6 +244,7 @@ for cls in (Algorithm, RecurrentAlgorithm):
 """
 
 
+@pytest.mark.slow
 def test_the_same_comes_out_without_torchscript():
     said = []
     for jit in "01":

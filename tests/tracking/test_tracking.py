@@ -233,6 +233,7 @@ def test_a_hanging_server_does_not_hold_the_program(tracked, monkeypatch, caplog
     assert len(tracked.get_metric_history(tracker.run_id, "env/total_steps")) == 2
 
 
+@pytest.mark.slow
 def test_two_processes_make_one_store(tmp_path, monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     processes = [

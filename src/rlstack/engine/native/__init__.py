@@ -1,1 +1,1 @@
-"""Small optimizer steps in machine code, for those who have numba: `pip install rlstack[fast]`."""
+"""Small optimizer steps in machine code, for those who have numba, which the extra `fast` installs."""
