@@ -7,6 +7,7 @@ from types import ModuleType, SimpleNamespace
 import pytest
 
 from rlstack import EnvError
+from rlstack.cli.arguments import env_options
 from rlstack.env.mjlab import make
 from rlstack.env.simulators import find_simulator
 
@@ -96,6 +97,12 @@ def test_options_reach_the_task_by_their_paths(mjlab):
     assert env.config["clip_actions"] is None
     assert mjlab == [(TASK, True)]
     assert cls(2).simulator.cfg.rewards["near"].weight == 2.0
+
+
+def test_options_may_be_nested_as_the_command_line_has_them(mjlab):
+    options = env_options(("env_config.cfg.rewards.near.weight=3.0", "env_config.cfg.auto_reset=true"))
+    cfg = make(TASK)(2, config=options).simulator.cfg
+    assert (cfg.rewards["near"].weight, cfg.rewards["near"].sides, cfg.auto_reset) == (3.0, (0.0, 1.0), True)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..common.errors import EnvError
+from ..common.nested import flatten
 from ..common.validation import did_you_mean
 from .base import Env
 from .simulators import needed, unknown
@@ -19,7 +20,7 @@ def make(name: str, /, **options: Any) -> type[Env]:
 
     Args:
         name: Of a task that mjlab lists, those of other packages that register some included.
-        options: Of `env_config`. `cfg`, a dictionary: options of the task by their paths, as
+        options: Of `env_config`. `cfg`, a dictionary: options of the task by their paths, or nested, as
             `{"episode_length_s": 5.0, "rewards.smooth_reward.weight": 2.0}`. `play`: whether it is the
             variant for playing, with endless episodes and without noise. `seed`: of the terrain; None draws
             one. And `obs_groups`, `clip_actions` and `init_at_random_ep_len` as of `from_vec_env`; the first
@@ -43,7 +44,7 @@ def make(name: str, /, **options: Any) -> type[Env]:
         config.scene.num_envs, config.seed = num_envs, seed
         # The last observations of episodes are lost if mjlab puts rows back itself.
         config.auto_reset = False
-        for path, value in (cfg or {}).items():
+        for path, value in flatten(cfg or {}).items():
             _set(config, path, value, what)
         if getattr(config.commands.get("motion"), "motion_file", None) == "":
             raise EnvError(
