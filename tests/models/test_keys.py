@@ -105,3 +105,15 @@ def test_observations_without_keys(name):
             ValueError, match=rf"model_config\.{name} is \['a'\], but observations .*Unbounded.*Composite"
         ):
             cls(specs.Unbounded((2,)), specs.Categorical(2, shape=(1,)), **{name: ["a"]})
+
+
+def test_a_key_below_which_nothing_is_left_but_the_mask_is_none():
+    masks = specs.Composite(allowed=specs.Binary(shape=(1, 4), dtype=torch.bool))
+    seen = specs.Composite(place=specs.Unbounded((2,)), masks=masks)
+    with pytest.raises(ValueError, match="policy_keys has 'masks', no key of the observations"):
+        DiscreteMLP(
+            seen,
+            specs.Categorical(4, shape=(1,)),
+            policy_keys=["masks"],
+            action_mask_key="masks.allowed",
+        )

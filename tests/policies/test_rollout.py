@@ -58,3 +58,15 @@ def test_what_breaks_the_contract_is_named():
     policy = Algorithm(Sum, num_envs=4, horizon=8).policy
     with pytest.raises(EnvError, match=r"Broken.step returned .* expected a TensorDict"):
         next(rollout(policy, Broken(4), num_envs=4, steps=1))
+
+
+class Seldom(Sum):
+    def step(self, action):
+        out, self.steps = super().step(action), getattr(self, "steps", 0) + 1
+        return out if self.steps < 2 else out.set("terminated", self.x > 0)
+
+
+def test_a_step_that_says_other_things_of_endings_is_named():
+    policy = Algorithm(Sum, num_envs=4, horizon=8).policy
+    with pytest.raises(EnvError, match=r"Seldom.step .step 1. returned terminated, and the first step did"):
+        list(rollout(policy, Seldom(4), num_envs=4, steps=3))

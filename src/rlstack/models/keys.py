@@ -59,7 +59,8 @@ def has(obs: Batch, path: tuple[str, ...]) -> bool:
 
 def _names(spec: specs.Composite, prefix: str = "") -> Iterator[str]:
     for key, child in spec.items():
-        yield prefix + key
+        if any(True for _ in specs.leaves(child)):
+            yield prefix + key
         if isinstance(child, specs.Composite):
             yield from _names(child, f"{prefix}{key}.")
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..common.types import Batch
 from ..env.base import checked_reset, checked_step
-from ..env.ending import Ending, copied
+from ..env.ending import Ending, check_keys, copied
 from .memory import with_zeros
 from .policy import Policy, RecurrentPolicy
 
@@ -30,9 +30,13 @@ def rollout(
         EnvError: If the environment breaks its contract.
     """
     obs, state = checked_reset(env, num_envs, None, policy.device), policy.initial_state(num_envs)
+    keys: tuple[str, ...] = ()
     for t in range(steps):
         step = policy.act(obs, state, deterministic=True)
         obs, rewards, ending = checked_step(env, num_envs, step.actions, t, policy.device)
+        if t == 0 and ending is not None:
+            keys = ending.keys
+        check_keys(ending, keys, f"{type(env).__name__}.step (step {t})")
         state = step.state
         if ending is not None and state is not None:
             state = with_zeros(state, ending.cut)

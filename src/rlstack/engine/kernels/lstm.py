@@ -255,7 +255,8 @@ def _cell_backward(
         torch.ops.aten.sigmoid_backward(d_gates, now, grad_input=now)
         if t > 0 and ended is not None:
             d_c.index_fill_(0, ended[t - 1], 0.0)
-            d_hidden[t - 1].add_(torch.mm(now, outer).index_fill_(0, ended[t - 1], 0.0))
+            product = torch.mm(now, outer, out=spare).index_fill_(0, ended[t - 1], 0.0)
+            d_hidden[t - 1].add_(product)
             # The outputs have had h: from here on it is what U was multiplied with.
             hidden[t].index_fill_(0, ended[t - 1], 0.0)
         elif t > 0:
