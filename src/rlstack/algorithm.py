@@ -90,6 +90,11 @@ class _PPO(ABC):
         """How this algorithm computes: eager, kernels, compile, graph, or graph for a part of it."""
         return self._executor.engine
 
+    @property
+    def optimizer_steps(self) -> str:
+        """How the last update made its optimizer steps: `docs/performance.md` tells when which."""
+        return self._executor.steps
+
     def collect(self, *, env_config: Config | None = None, deterministic: bool = False) -> Stats:
         """Simulate one horizon in all environments and keep it for `step`.
 
@@ -138,13 +143,12 @@ class _PPO(ABC):
         if not self._buffered:
             raise RuntimeError("step() has no transitions to learn from: call collect() before each step()")
         start, hp = time.perf_counter(), self.hparams
-        scheduled = self._schedules.lr(self.env_steps)
         coefficients = self._schedules.coefficients(self.env_steps)
         total = len(self._sequences)
         size = total if hp.accumulate_grads else hp.minibatch_size(total)
         with self.backend.threads(size * hp.sequence_length), memory_advice(hp, "step"):
             monitors = self._executor.estimate()
-            self.learner.begin(lr=scheduled, coefficients=coefficients)
+            self.learner.begin(lr=self._schedules.lr(self.env_steps), coefficients=coefficients)
             self._executor.optimize(self._sequences, size)
             self._absorb_observations()
             numbers = self.learner.summary(monitors._asdict())

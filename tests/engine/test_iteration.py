@@ -1,12 +1,14 @@
 """Small optimizer steps, all of an SGD iteration at once, are those that eager makes, and nothing else is."""
 
 import copy
+import sys
 
 import pytest
 import torch
 
 from rlstack import Algorithm, NonFiniteError
 from rlstack.engine.kernels import executor
+from rlstack.engine.native import available
 from rlstack.env import CartPole, ContinuousDummyEnv, Pendulum
 
 from ..helpers import parameters, update
@@ -28,7 +30,7 @@ MODES = [
 
 @pytest.fixture
 def calls(monkeypatch):
-    """Count updates by operations of torch, on one thread, the iterations on two, and updates in machine code."""
+    """Count updates by operations on one thread, minibatches by those on two, and updates in machine code."""
     counts = {"iterate": 0, "rate_values": 0, "machine code": 0}
     script, program_class = executor.script, executor.program_class
 
@@ -168,3 +170,32 @@ def test_what_is_not_finite_is_not_learned(way):
     with pytest.raises(NonFiniteError, match="the loss is NaN or infinite in optimizer step"):
         algorithm.step()
     assert parameters(algorithm).isfinite().all()
+
+
+@pytest.mark.parametrize("numba", ["none", "one that can't be imported"])
+def test_without_numba_there_are_operations(monkeypatch, caplog, numba):
+    if numba == "none":
+        monkeypatch.setattr(available, "find_spec", lambda name: None)
+    else:
+        monkeypatch.setattr(available, "find_spec", lambda name: name)
+        monkeypatch.setitem(sys.modules, "rlstack.engine.native.program", None)
+    available.program_class.cache_clear()
+    algorithm = Algorithm(CartPole, **SMALL)
+    assert algorithm.optimizer_steps == "none so far"
+    update(algorithm, 2)
+    available.program_class.cache_clear()
+    assert algorithm.optimizer_steps == "many at once, on one thread"
+    said = [record.getMessage() for record in caplog.records if "numba" in record.getMessage()]
+    assert len(said) == (numba != "none")
+
+
+def test_machine_code_is_for_small_steps(way, monkeypatch):
+    algorithm = Algorithm(CartPole, **SMALL)
+    update(algorithm, 2)
+    expected = "in machine code" if way == "machine code" else "on one thread"
+    assert algorithm.optimizer_steps == f"many at once, {expected}"
+    for name, least in (("MACHINE_CODE", 32), ("MACHINE_CODE_PARAMETERS", 2)):
+        with monkeypatch.context() as context:
+            context.setattr(executor, name, least)
+            update(algorithm)
+        assert algorithm.optimizer_steps == "many at once, on one thread"

@@ -44,6 +44,8 @@ class Speed:
     """Bytes at the peak: of the GPU, or of this process on a CPU."""
     engine: str
     """How it was computed."""
+    optimizer_steps: str
+    """How the optimizer steps were made."""
     num_envs: int
     horizon: int
 
@@ -99,6 +101,7 @@ def measure_speed(
         start_up=max(0.0, sum(warm_up) - 2 * (collect + update)),
         memory=_peak_memory(algorithm.device),
         engine=algorithm.engine,
+        optimizer_steps=algorithm.optimizer_steps,
         num_envs=hparams.num_envs,
         horizon=hparams.horizon,
     )

@@ -163,5 +163,6 @@ def bench(env: str, hyperparameters: tuple[str, ...], duration: float, algorithm
         part = getattr(speed, name)
         click.echo(f"  {name:<12} {1e3 * part:9,.1f} ms  {part / whole:4.0%}")
     click.echo(f"  {'engine':<12} {speed.engine}, {speed.start_up:.1f} s to start up")
+    click.echo(f"  {'steps':<12} {speed.optimizer_steps}")
     click.echo(f"  {'memory':<12} {speed.memory / 2**20:,.0f} MiB at the peak")
     click.echo(speed.bottleneck)

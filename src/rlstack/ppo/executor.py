@@ -19,6 +19,8 @@ class Executor:
 
     def __init__(self, collector: Collector, learner: Learner, advantages: AdvantageEstimator) -> None:
         self.collector, self.learner, self.advantages = collector, learner, advantages
+        self.steps = "none so far"
+        """How the optimizer steps of the last update were made."""
 
     @property
     def engine(self) -> str:
@@ -39,6 +41,7 @@ class Executor:
 
     def optimize(self, sequences: Sequences, size: int) -> None:
         """Make the SGD iterations of an update, with minibatches of so many sequences."""
+        self.steps = "one minibatch after the other"
         for _ in range(self.learner.hparams.num_sgd_iters):
             self.sgd_iteration(sequences, size)
 

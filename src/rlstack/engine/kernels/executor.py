@@ -54,7 +54,9 @@ class KernelExecutor(Executor):
             steps = None if self.learner.cancelled else self._small_steps(sequences, size)
             if steps is not None:
                 self.learner.take_made(steps.make(sequences, size, left))
+                self.steps = steps.way
                 return
+            self.steps = "one minibatch after the other, written out"
             self.sgd_iteration(sequences, size)
 
     def _small_steps(self, sequences: Sequences, size: int) -> "_SmallSteps | None":
@@ -93,6 +95,7 @@ class _SmallSteps:
         self._learner, self._backend, self._kernel = learner, backend, kernel
         self._output, self._gradients, self._programs = output, gradients, programs
         self._state: dict[Any, dict[str, Tensor]] = learner.optimizer.state
+        self.way = "many at once, in machine code"
 
     def are_adams(self) -> bool:
         """Return whether they are what `iterate` makes."""
@@ -174,7 +177,9 @@ class _SmallSteps:
         loss: Loss,
     ) -> Tensor:
         """Make the steps by operations of torch."""
-        make = self._share if size * adam.gradient.numel() > STEP_ALONE else script(iterate)
+        shared = size * adam.gradient.numel() > STEP_ALONE
+        self.way = f"many at once, {'a thread for each network' if shared else 'on one thread'}"
+        make = self._share if shared else script(iterate)
         records: list[float] = []
         for order in orders:
             records += make(rows.take(order), size, policy, value, std, adam, loss)
