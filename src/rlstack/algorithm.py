@@ -145,7 +145,9 @@ class _PPO(ABC):
         with self.backend.threads(size * hp.sequence_length), memory_advice(hp, "step"):
             monitors = self._executor.estimate()
             self.learner.begin(lr=scheduled, coefficients=coefficients)
-            for _ in range(hp.num_sgd_iters):
+            for iteration in range(hp.num_sgd_iters):
+                if hp.recompute_advantages and iteration > 0:
+                    self._executor.estimate_anew()
                 self._executor.sgd_iteration(self._sequences, size)
             self._absorb_observations()
             numbers = self.learner.summary(monitors._asdict())
