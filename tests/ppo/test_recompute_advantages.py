@@ -43,7 +43,9 @@ def reference(algorithm, policy):
     buffer, hp = algorithm.collector.buffer, algorithm.hparams
     obs = policy.normalize(buffer.obs.flatten(0, 1))
     values = policy.double().model(obs.double())[1].detach().numpy().reshape(hp.horizon + 1, -1)
-    rewards = buffer.rewards.squeeze(-1).double().numpy() / algorithm.advantages.return_moments.var.sqrt().item()
+    rewards = (
+        buffer.rewards.squeeze(-1).double().numpy() / algorithm.advantages.return_moments.var.sqrt().item()
+    )
     cut, ends = np.zeros(rewards.shape, bool), np.zeros(rewards.shape)
     if buffer.endings is not None:
         cut, ends = buffer.endings.cut.squeeze(-1).numpy(), buffer.endings.values.squeeze(-1).double().numpy()
