@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from suites import SUITES, Task, records
+import suites
+from suites import Task
 
 ROOT = Path(__file__).parents[1]
 
@@ -71,13 +72,13 @@ def short_table(found: list[dict[str, Any]]) -> list[str]:
 def full_table(suite: str, found: list[dict[str, Any]]) -> list[str]:
     """Return a row for each task of a suite with what it is beside, and one for each of its runs."""
     lines = [row("task", "rlstack", "published", "to reach", "reached"), "|---" * 5 + "|"]
-    for task in SUITES[suite]:
+    for task in suites.SUITES[suite]:
         runs = _runs(task, found)
         to_reach, reached = f"≥ {number(task.target)}", verdict(task, runs)
         lines.append(row(task.name, score(runs), task.published, to_reach, reached))
     head = row("command", "transitions", "return", "worst episode", "wall time", "measured")
     lines += ["", head, "|---" * 6 + "|"]
-    for task in SUITES[suite]:
+    for task in suites.SUITES[suite]:
         for run in _runs(task, found):
             mean = f"{number(run['mean'])} ± {number(run['std'])} in {run['episodes']}"
             measured = [run["date"], *(f"{package} {which}" for package, which in run["versions"].items())]
@@ -91,7 +92,7 @@ def draw(suite: str, found: list[dict[str, Any]], path: Path) -> None:
     """Draw the learning curves of a suite's tasks: median and range over seeds."""
     from matplotlib.figure import Figure
 
-    tasks = [(task, runs) for task in SUITES[suite] if (runs := _runs(task, found))]
+    tasks = [(task, runs) for task in suites.SUITES[suite] if (runs := _runs(task, found))]
     columns = min(3, len(tasks))
     rows = -(-len(tasks) // columns)
     figure = Figure(figsize=(4 * columns, 3 * rows), layout="constrained")
@@ -111,19 +112,19 @@ def draw(suite: str, found: list[dict[str, Any]], path: Path) -> None:
 
 def write() -> None:
     """Write what is known of the runs into `docs/results.md`, its pictures, and the README."""
-    found = records()
+    found = suites.records()
     page, readme = ROOT / "docs" / "results.md", ROOT / "README.md"
     text = page.read_text()
-    for suite in SUITES:
+    for suite in suites.SUITES:
         text = put(text, suite, full_table(suite, found))
-        if any(_runs(task, found) for task in SUITES[suite]):
+        if any(_runs(task, found) for task in suites.SUITES[suite]):
             draw(suite, found, ROOT / "docs" / f"results_{suite}.png")
     page.write_text(text)
     readme.write_text(put(readme.read_text(), "results", short_table(found)))
 
 
 def _by_task(found: list[dict[str, Any]]) -> list[tuple[Task, list[dict[str, Any]]]]:
-    return [(task, _runs(task, found)) for tasks in SUITES.values() for task in tasks]
+    return [(task, _runs(task, found)) for tasks in suites.SUITES.values() for task in tasks]
 
 
 def _runs(task: Task, found: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -76,6 +76,10 @@ SUITES: dict[str, tuple[Task, ...]] = {
 }
 
 
+PACKAGES = {"gym": ("gymnasium", "mujoco"), "dm": ("dm-control", "mujoco"), "classic": ("gymnasium",)}
+"""What a suite's results depend on, beside rlstack and torch."""
+
+
 def records() -> list[dict[str, Any]]:
     """Return what is known of the runs that are finished."""
     return json.loads(RECORDS.read_text()) if RECORDS.exists() else []
@@ -115,8 +119,8 @@ def curve(steps: np.ndarray, returns: np.ndarray) -> list[list[float]]:
     return [[round(float(value), 2) for value in part.mean(0)] for part in parts]
 
 
-def judged(task: Task, seed: int, directory: Path) -> dict[str, Any]:
-    """Return the record of a run that is finished."""
+def judged(task: Task, seed: int, directory: Path, packages: tuple[str, ...]) -> dict[str, Any]:
+    """Return the record of a run that is finished, with versions of these packages."""
     policy = Policy.load(directory / "policy.safetensors")
     simulator, _, name = task.name.partition(":")
     found = (play_suite if simulator == "dm" else play)(name, policy, task.episodes)
@@ -124,7 +128,6 @@ def judged(task: Task, seed: int, directory: Path) -> dict[str, Any]:
     ended = [row for row in rows if "episodes/returns/mean" in row]
     points = ([row[key] for row in ended] for key in ("env/total_steps", "episodes/returns/mean"))
     busy = sum(row["profiling/collect_ms"] + row["profiling/step_ms"] for row in rows)
-    packages = ("rlstack", "torch", {"dm": "dm-control"}.get(simulator, "gymnasium"), "mujoco")
     return {
         "task": task.name,
         "seed": seed,
@@ -137,7 +140,7 @@ def judged(task: Task, seed: int, directory: Path) -> dict[str, Any]:
         "command": " ".join(command(task, seed)),
         "date": str(datetime.date.today()),
         "machine": f"{os.cpu_count()} cores ({platform.machine()})",
-        "versions": {package: version(package) for package in packages},
+        "versions": {package: version(package) for package in ("rlstack", "torch", *packages)},
         "curve": curve(*map(np.array, points)),
     }
 
@@ -158,7 +161,7 @@ def run(suite: str, names: list[str] | None, seeds: list[int], runs: Path) -> No
                 continue
             directory = runs / f"{task.name.replace(':', '-')}-{seed}"
             train(task, seed, directory)
-            record = judged(task, seed, directory)
+            record = judged(task, seed, directory, PACKAGES[suite])
             add(record)
             said = f"{record['mean']:,.1f} ± {record['std']:,.1f} in {task.episodes} episodes"
             print(f"{task.name}, seed {seed}: {said}, after {record['seconds']:,.0f} s", flush=True)
