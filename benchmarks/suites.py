@@ -88,7 +88,8 @@ def records() -> list[dict[str, Any]]:
 def add(record: dict[str, Any]) -> None:
     """Keep a record; a file that is half written never takes the place of the others."""
     beside = RECORDS.with_suffix(".new")
-    beside.write_text(json.dumps([*records(), record], indent=1) + "\n")
+    lines = ",\n".join(json.dumps(each) for each in [*records(), record])
+    beside.write_text(f"[\n{lines}\n]\n")
     os.replace(beside, RECORDS)
 
 
