@@ -1,10 +1,16 @@
 """Train the built-in recipes and judge the policies in Gymnasium's own environments.
 
     python benchmarks/solve.py [--seeds 0 1 2] [--algorithm recurrent] [--write]
+    python benchmarks/solve.py --suite gym|dm|classic [--names gym:Ant-v5] [--seeds 0 1 2] [--runs DIRECTORY]
+    python benchmarks/solve.py --pages
 
 Each policy is trained by `rlstack train NAME --seed S --max-time 3m`, with `--algorithm recurrent` if that is
 asked for, in a process of its own, loaded from the file that leaves, and acts deterministically in 100
 episodes with the seeds 0 … 99. Prints a Markdown table; `--write` also puts it under `benchmarks/results`.
+
+With `--suite` tasks that others have published results of are trained for as long as they did, over as many
+sittings as it takes: what is finished isn't done again, and what was interrupted goes on. `--pages` writes
+what is known of them into `docs/results.md` and the README.
 """
 
 import argparse
@@ -13,13 +19,11 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
-
-import gymnasium as gym
-import numpy as np
-import torch
 
 import report
+import suite_pages
+import suites
+from episodes import play
 from rlstack import Policy, RecurrentPolicy
 
 EPISODES = 100
@@ -42,28 +46,9 @@ POLICIES: dict[str, type[Policy] | type[RecurrentPolicy]] = {
 }
 
 
-def play(env_id: str, policy: Policy | RecurrentPolicy) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the return, the length, and whether the original ended it, of each episode."""
-    env: Any = gym.vector.SyncVectorEnv([lambda: gym.make(env_id)] * EPISODES)
-    obs, _ = env.reset(seed=list(range(EPISODES)))
-    returns, lengths = np.zeros(EPISODES), np.zeros(EPISODES, int)
-    done, terminated = np.zeros(EPISODES, bool), np.zeros(EPISODES, bool)
-    discrete = isinstance(env.single_action_space, gym.spaces.Discrete)
-    state = None
-    while not done.all():
-        step = policy.act(torch.as_tensor(obs, dtype=torch.float32), state, deterministic=True)
-        actions, state = step.actions.numpy(), step.state
-        obs, rewards, ended, timed_out, _ = env.step(actions[:, 0] if discrete else actions)
-        returns += np.where(done, 0.0, rewards)
-        lengths += ~done
-        terminated |= ended & ~done
-        done |= ended | timed_out
-    return returns, lengths, terminated
-
-
 def judge(name: str, policy: Policy | RecurrentPolicy) -> tuple[str, bool]:
     """Return the result in words, and whether the goal is met."""
-    returns, lengths, terminated = play(GOALS[name][0], policy)
+    returns, lengths, terminated = play(GOALS[name][0], policy, EPISODES)
     if name == "cartpole":
         full = int((lengths == 500).sum())
         return f"500 steps in {full} of {EPISODES}, mean {lengths.mean():.1f}", full >= 99
@@ -87,14 +72,29 @@ def train(name: str, algorithm: str, seed: int, directory: Path) -> tuple[Policy
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--names", nargs="+", choices=GOALS, default=list(GOALS))
+    parser.add_argument("--names", nargs="+")
+    parser.add_argument("--suite", choices=suites.SUITES)
+    parser.add_argument("--runs", type=Path, default=Path("runs/suites"), help="where run directories lie")
+    parser.add_argument("--pages", action="store_true", help="write docs/results.md and the README's table")
     parser.add_argument("--algorithm", choices=POLICIES, default="feedforward")
     parser.add_argument("--write", action="store_true")
     args = parser.parse_args()
+    known = [task.name for task in suites.SUITES[args.suite]] if args.suite else list(GOALS)
+    if unknown := set(args.names or ()) - set(known):
+        parser.error(f"--names has {', '.join(unknown)}, expected some of {', '.join(known)}")
+    if args.suite:
+        suites.run(args.suite, args.names, args.seeds, args.runs)
+    if args.pages:
+        suite_pages.write()
+    return 0 if args.suite or args.pages else solve(args)
+
+
+def solve(args: argparse.Namespace) -> int:
+    """Train the built-in recipes and print their table; return 1 if one isn't solved."""
     lines = ["| environment | goal | seed | wall time | result | met |", "|---|---|---|---|---|---|"]
     print(*lines, sep="\n", flush=True)
     all_met = True
-    for name in args.names:
+    for name in args.names or GOALS:
         env_id, goal = GOALS[name]
         for seed in args.seeds:
             with tempfile.TemporaryDirectory() as directory:

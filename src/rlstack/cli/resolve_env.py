@@ -13,18 +13,19 @@ from ..env.simulators import is_simulator, meant_simulator
 from ..runs.class_files import split
 from ..runs.class_paths import find_class, find_classes
 from .recipes import RECIPES
+from .simulator_recipes import hyperparameters_for
 
 
 def resolve(
     name: str, hyperparameters: Mapping[str, Any], algorithm: str = "feedforward", base: Path | None = None
 ) -> tuple[EnvFactory, dict[str, Any]]:
-    """Return an environment's class, and the hyperparameters with those of its recipe, if it has one.
+    """Return an environment's class, and the hyperparameters with those that suit it, if some are known.
 
     Args:
         name: A built-in name, that of a simulator, `gym:HalfCheetah-v5`, `module:Class` or
             `path/to/file.py:Class`.
-        hyperparameters: Those that differ from the recipe's; classes may be named.
-        algorithm: `feedforward` or `recurrent`: which recipe.
+        hyperparameters: Those that differ from what suits it; classes may be named.
+        algorithm: `feedforward` or `recurrent`.
         base: Directory from which a file is named; None is the working directory.
 
     Raises:
@@ -32,13 +33,14 @@ def resolve(
     """
     recipe = RECIPES.get(name)
     hyperparameters = find_classes(hyperparameters, base)
-    if recipe is None:
-        return _import_env(name, base), hyperparameters
-    solving = find_classes(recipe.for_algorithm(algorithm))
+    env_cls = _import_env(name, base) if recipe is None else recipe.env_cls()
+    solving = find_classes(
+        hyperparameters_for(name, algorithm) if recipe is None else recipe.for_algorithm(algorithm)
+    )
     if {"model", "model_cls"} & {key for key, value in hyperparameters.items() if value is not None}:
         # Its options are those of the default model.
         solving.pop("model_config", None)
-    return recipe.env_cls(), merge(solving, hyperparameters)
+    return env_cls, merge(solving, hyperparameters)
 
 
 def _import_env(name: str, base: Path | None) -> EnvFactory:

@@ -50,14 +50,18 @@ class KernelExecutor(Executor):
 
     def optimize(self, sequences: Sequences, size: int) -> None:
         """Make the SGD iterations of an update, with minibatches of so many sequences."""
-        for left in range(self.learner.hparams.num_sgd_iters, 0, -1):
+        hparams, done = self.learner.hparams, 0
+        while done < hparams.num_sgd_iters:
+            self.renew(done)
             steps = None if self.learner.cancelled else self._small_steps(sequences, size)
             if steps is not None:
-                self.learner.take_made(steps.make(sequences, size, left))
-                self.steps = steps.way
-                return
-            self.steps = "one minibatch after the other, written out"
-            self.sgd_iteration(sequences, size)
+                many = 1 if hparams.recompute_advantages else hparams.num_sgd_iters - done
+                self.learner.take_made(steps.make(sequences, size, many))
+                self.steps, done = steps.way, done + many
+            else:
+                self.steps = "one minibatch after the other, written out"
+                self.sgd_iteration(sequences, size)
+                done += 1
 
     def _small_steps(self, sequences: Sequences, size: int) -> "_SmallSteps | None":
         """Return what makes the steps of small minibatches, or None if they are others than it makes."""
