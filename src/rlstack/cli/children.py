@@ -62,6 +62,7 @@ def run_children(
                 _tell(running, SAVING[0])
             for each in [each for each in running if each[1].poll() is not None]:
                 running.remove(each)
+                _let_go(each[1])
                 ended(each[0], each[1].returncode)
             time.sleep(_PAUSE)
     except BaseException:
@@ -72,6 +73,7 @@ def run_children(
     finally:
         for _, process in running:
             process.wait()
+            _let_go(process)
     return interrupt.signum
 
 
@@ -86,8 +88,13 @@ def _start(child: Child, threads: str) -> "subprocess.Popen[bytes]":
     how: dict[str, Any] = {"stdin": subprocess.PIPE, "start_new_session": True, "env": environment}
     if child.log is None:
         return subprocess.Popen(command, **how)
-    with child.log.open("ab") as log:
+    with child.log.open("wb") as log:
         return subprocess.Popen(command, stdout=log, stderr=log, **how)
+
+
+def _let_go(process: "subprocess.Popen[bytes]") -> None:
+    assert process.stdin is not None
+    process.stdin.close()
 
 
 def _tell(running: "Sequence[tuple[Child, subprocess.Popen[bytes]]]", signum: int) -> None:

@@ -103,7 +103,7 @@ def _end(directory: Path, seed: int) -> str:
     path = directory / f"seed-{seed}.log"
     lines = path.read_text(errors="replace").splitlines() if path.exists() else []
     verdicts = [line for line in lines if line.startswith(("Solved", "Done", "Interrupted"))]
-    return (verdicts or lines or ["nothing was said"])[-1]
+    return (verdicts or lines or ["not begun"])[-1]
 
 
 def _summary(directory: Path, seeds: Sequence[int]) -> list[str]:
@@ -118,7 +118,9 @@ def _summary(directory: Path, seeds: Sequence[int]) -> list[str]:
         curve = [(at, value) for at, value in points if not math.isnan(value)]
         last = history[-1] if history else {}
         steps = (int(last[key]) if key in last else None for key in ("algorithm/steps", ENV_TOTAL_STEPS))
-        rows.append([seed, *steps, curve[-1][1] if curve else None, _end(directory, seed)])
+        # Without what follows, which has been said when it ended.
+        end = _end(directory, seed).partition(": ")[0].partition(", after")[0]
+        rows.append([seed, *steps, curve[-1][1] if curve else None, end])
         if curve:
             curves[seed] = curve
     lines = lines_of(["seed", "updates", "env steps", name, "end"], rows)

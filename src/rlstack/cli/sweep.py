@@ -10,8 +10,9 @@ from ..conditions import Condition
 from ..plots.sweep import plot_importances, plot_slices
 from ..runs.checkpoint import numbered
 from ..runs.saved_config import read_config
+from ..sweeps.attempt import Attempt
 from ..sweeps.options import Range
-from ..sweeps.study import Attempt, Sweep
+from ..sweeps.study import Sweep
 from ..sweeps.summary import TABLE, Row, importances, row_of, rows, spread, write_table
 from ..sweeps.trial import run_dir_of, run_trial
 from ..training.interrupts import Interrupt

@@ -1,4 +1,4 @@
-"""A sweep as an Optuna study: whose turn it is, what is tried, and what came of it. The only door to Optuna.
+"""A sweep as an Optuna study: whose turn it is, what is tried, and what came of it.
 
     runs/sweep/
       sweep.yaml              what was asked for
@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
 from ..common.errors import HparamsError
-from ..common.nested import unflatten
 from ..common.validation import check_options
 from ..tracking.uris import sqlite_uri
-from .options import Choices, Dimension, SweepConfig
+from .attempt import FAULT, Attempt, TrialError, root
+from .options import SweepConfig
 
 if TYPE_CHECKING:
     import optuna
@@ -32,9 +32,6 @@ if TYPE_CHECKING:
 
 STUDY = "study.db"
 
-FAULT, SEED = "fault", "seed "
-"""Attributes of a trial: why it can't be, and what the names of its seeds' values begin with."""
-
 _HEARTBEAT, _GRACE = 10, 60
 """Time between two heartbeats of a trial at work, and after the last one until it counts as dead, s."""
 
@@ -43,68 +40,6 @@ _PATIENCE = 120
 
 _PAUSE = 0.5
 """Time between two looks for something to do, s."""
-
-
-class TrialError(Exception):
-    """A trial can't be: its values don't go together, or training with them failed."""
-
-
-@final
-class Attempt:
-    """An attempt at a trial, by this process.
-
-    Args:
-        trial: Optuna's.
-        said: What is known of it from attempts before.
-        search: What is searched, by name.
-    """
-
-    pruned = False
-    """Whether the trial isn't worth going on with."""
-    lost = False
-    """Whether another process may have taken the trial over: this one gave no sign of life for too long."""
-
-    def __init__(self, trial: "Trial", said: "FrozenTrial", search: dict[str, Dimension]) -> None:
-        self.number, self._trial = root(said), trial
-        self.seeds = {
-            key.removeprefix(SEED): value for key, value in said.user_attrs.items() if key.startswith(SEED)
-        }
-        """Values of the seeds that have been trained to the end."""
-        self.values: dict[str, Any] = unflatten({key: _suggest(trial, key, of) for key, of in search.items()})
-        """The point of the search space, hyperparameters nested as they are set."""
-        self._reported = {*said.intermediate_values}
-
-    def report(self, step: int, value: float) -> bool:
-        """Report how good the trial is in a part of it; return whether to stop.
-
-        Args:
-            step: Number of the part, from 0 on; one that an attempt before has reported says nothing new.
-            value: Of that part.
-        """
-        from optuna.exceptions import UpdateFinishedTrialError
-
-        if step not in self._reported:
-            self._reported.add(step)
-            try:
-                self._trial.report(value, step)
-                self.pruned = self._trial.should_prune()
-            except UpdateFinishedTrialError:
-                self.lost = True
-        return self.pruned or self.lost
-
-    def keep(self, seed: int, value: float) -> None:
-        """Keep the value of a seed that has been trained to the end."""
-        from optuna.exceptions import UpdateFinishedTrialError
-
-        self.seeds[str(seed)] = value
-        try:
-            self._trial.set_user_attr(f"{SEED}{seed}", value)
-        except UpdateFinishedTrialError:
-            self.lost = True
-
-    def give_up(self, why: str) -> None:
-        """Keep why the trial can't be."""
-        self._trial.set_user_attr(FAULT, why)
 
 
 @final
@@ -277,14 +212,6 @@ class Sweep:
                     raise
 
 
-def root(trial: "FrozenTrial") -> int:
-    """Return the number of the trial that an attempt is made at: that of the first one."""
-    from optuna.storages import RetryHeartbeatStaleTrialCallback as Retry
-
-    first = Retry.retried_trial_number(trial)
-    return trial.number if first is None else first
-
-
 def _storage(path: Path) -> "RDBStorage":
     from optuna.storages import RDBStorage
 
@@ -309,14 +236,3 @@ def _made(module: Any, key: str, said: Mapping[str, Any]) -> Any:
         return cls(**options)
     except (TypeError, ValueError) as error:
         raise HparamsError(f"sweep.{key}.{name}: {error}") from None
-
-
-def _suggest(trial: "Trial", name: str, dimension: Dimension) -> Any:
-    """Return the value of a hyperparameter that is tried."""
-    if isinstance(dimension, Choices):
-        labels = dimension.labels
-        return labels[trial.suggest_categorical(name, list(labels))]
-    low, high, step = dimension.low, dimension.high, dimension.step
-    if dimension.is_integer:
-        return trial.suggest_int(name, int(low), int(high), step=int(step or 1), log=dimension.log)
-    return trial.suggest_float(name, low, high, step=step, log=dimension.log)

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, final
 
 from ..common.atomic_files import write_file
 from ..common.nested import unflatten
+from .attempt import FAULT, SEED, root
 from .options import Choices, SweepConfig
-from .study import FAULT, SEED, Sweep, root
+from .study import Sweep
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial

@@ -6,13 +6,13 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Protocol, final
 
-from ..common.errors import CheckpointError, RunDirError, StatisticError, told
+from ..common.errors import CheckpointError, ConfigError, RunDirError, StatisticError, told
 from ..common.metrics import ENV_TOTAL_STEPS
 from ..common.types import Stats
 from ..conditions import Condition, HitsUpperBound, statistic
 from ..tracking.journal import JOURNAL, read_rows
+from .attempt import Attempt, TrialError
 from .options import SweepConfig
-from .study import Attempt, TrialError
 
 
 class Train(Protocol):
@@ -51,7 +51,7 @@ def run_trial(attempt: Attempt, config: SweepConfig, directory: Path, train: Tra
     Raises:
         TrialError: If training fails for what has to do with the trial.
         KeyboardInterrupt: If training was interrupted.
-        StatisticError: If there is no such statistic.
+        ConfigError: If there is no such statistic.
         RunDirError, CheckpointError, OSError: If the run can't be begun, gone on with or written.
     """
     for number, seed in enumerate(config.seeds):
@@ -62,7 +62,10 @@ def run_trial(attempt: Attempt, config: SweepConfig, directory: Path, train: Tra
         over = HitsUpperBound(*config.budget)
         try:
             interrupted = train({**attempt.values, "seed": seed}, run_dir, [reports, over])
-        except (OSError, RunDirError, CheckpointError, StatisticError):
+        except StatisticError as error:
+            # No other trial has it either.
+            raise ConfigError(str(error)) from error
+        except (OSError, RunDirError, CheckpointError):
             raise
         except Exception as error:
             raise TrialError(told(error)) from error
