@@ -68,7 +68,7 @@ def space(search: dict[str, Any]) -> dict[str, Any]:
     return dimensions
 
 
-def main(directory: str = "runs/tune", trials: int = SWEEP["trials"]) -> tune.ResultGrid:
+def main(directory: str = "runs/tune", *, trials: int = SWEEP["trials"]) -> tune.ResultGrid:
     """Search, two trials at a time on two cores; return what came of it."""
     tuner = tune.Tuner(
         tune.with_resources(train, {"cpu": 1}),

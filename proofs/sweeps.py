@@ -34,7 +34,7 @@ TASK: dict[str, Any] = {
         "model_config": {"hiddens": [32]},
         "device": "cpu",
     },
-    "trainer": {"checkpoint_config": {"every_updates": 1}},
+    "trainer": {"checkpoint_config": {"every_updates": 3}},
 }
 SEARCH = {
     "optimizer_config.lr": {"low": 1e-4, "high": 3e-2, "log": True},
@@ -45,7 +45,7 @@ SEEDS, FRESH = [0, 1], [100, 101, 102]
 """Of the sweep, and those that its best point is judged with."""
 
 
-def prove(directory: Path, trials: int = 20, kills: int = 3, updates: int = 60) -> dict[str, Any]:
+def prove(directory: Path, trials: int = 20, kills: int = 3, updates: int = 40) -> dict[str, Any]:
     """Kill a sweep so many times; return what became of its trials, and how good the best point is."""
     said = {"search": SEARCH, "trials": trials, "seeds": SEEDS, "max_updates": updates}
     file, home = directory / "sweep.yaml", directory / "sweep"
@@ -92,20 +92,21 @@ def start(command: list[str], directory: Path) -> subprocess.Popen[bytes]:
 
 def kill(process: subprocess.Popen[bytes], home: Path, chance: random.Random) -> bool:
     """Kill a sweep with all its workers while these train; return whether it wasn't over before."""
-    before, more = checkpoints(home), chance.randrange(5, 120)
-    while len(checkpoints(home) - before) < more and process.poll() is None:
-        time.sleep(0.02)
-    time.sleep(chance.uniform(0, 0.2))
+    enough = updates_of(home) + chance.randrange(10, 250)
+    while updates_of(home) < enough:
+        if process.poll() is not None:
+            return False
+        time.sleep(0.05)
     everybody = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
     for each in everybody:
         each.send_signal(signal.SIGKILL)
-    psutil.wait_procs(everybody, timeout=30)
+    psutil.wait_procs(everybody[1:], timeout=30)
     return process.wait() == -signal.SIGKILL
 
 
-def checkpoints(home: Path) -> set[Path]:
-    """Return the checkpoints of all runs."""
-    return {path for run in home.glob("trial-*") for path in checkpoint.numbered(run / "checkpoints")}
+def updates_of(home: Path) -> int:
+    """Return how many updates all runs have made."""
+    return sum(path.read_bytes().count(b"\n") for path in home.glob(f"trial-*/{JOURNAL}"))
 
 
 def identities(home: Path) -> Iterator[tuple[str, str]]:

@@ -115,6 +115,6 @@ def test_outages(tmp_path, mlflow_uri):
 
 @pytest.mark.slow
 def test_sweeps(tmp_path):
-    found = sweeps.prove(tmp_path, trials=3, kills=1, updates=10)
+    found = sweeps.prove(tmp_path, trials=3, kills=1, updates=60)
     assert found["faults"] == []
     assert found["attempts"] > found["trials"] == 3
