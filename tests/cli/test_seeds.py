@@ -1,6 +1,7 @@
 """`rlstack train --seeds`: many seeds, in processes of their own."""
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -100,8 +101,7 @@ def train(*arguments, code=0):
     return result.output
 
 
-def test_two_seeds(tracked, in_this_process, monkeypatch):
-    monkeypatch.delenv("MLFLOW_RUN_CONTEXT", raising=False)
+def test_two_seeds(tracked, in_this_process):
     said = train("--max-updates", "3", "--seeds", "0,7", "--jobs", "2")
     journals = [read_rows(Path(f"all/seed-{seed}", JOURNAL)) for seed in (0, 7)]
     first, second = ([row.metrics["returns/mean"] for row in journal] for journal in journals)
@@ -117,6 +117,7 @@ def test_two_seeds(tracked, in_this_process, monkeypatch):
     parent, *runs = (json.loads(file.read_text())["run_id"] for file in files)
     assert {tracked.get_run(run).data.tags["mlflow.parentRunId"] for run in runs} == {parent}
     assert tracked.get_run(parent).info.status == "FINISHED"
+    assert "MLFLOW_RUN_CONTEXT" not in os.environ
 
 
 def test_a_seed_that_fails_is_said(tmp_path, in_this_process, monkeypatch):

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -147,6 +148,36 @@ def test_a_trial_that_fails_is_one_of_many(work):
     assert 1 <= len(failed) < 10
     assert all("sgd_minibatch_size is 32, expected a divisor of the buffer's 40" in line for line in failed)
     assert "Best: " in said
+
+
+STOPS = """
+import os, signal
+from pathlib import Path
+from rlstack.env import CartPole
+
+class Stops(CartPole):
+    def reset(self, *, config=None):
+        with Path("resets").open("a") as resets:
+            resets.write("x")
+        if Path("resets").stat().st_size == 8:
+            os.kill(os.getpid(), signal.SIGINT)
+        return super().reset(config=config)
+"""
+
+
+def test_ctrl_c_ends_it_with_what_there_is(work):
+    Path("stops.py").write_text(STOPS)
+    search = {"gamma": {"low": 0.9, "high": 0.99}}
+    sweep = {**SWEEP, "search": search, "trials": 2, "seeds": [0], "max_updates": 6}
+    said = run("-f", write({**GOOD, "env": "stops.py:Stops", "sweep": sweep}), "--tracking", "off", code=130)
+    assert re.search(r"^ +0  complete ", said, re.MULTILINE)
+    assert re.search(r"^ +1  interrupted ", said, re.MULTILINE)
+    again = shlex.split(said.partition("To go on:")[2])
+    first = journals()["trial-1-seed-0"]
+    said = run(*again[2:])
+    assert "To go on" not in said
+    # From where it was.
+    assert journals()["trial-1-seed-0"].startswith(first)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from rlstack.common.errors import ConfigError, EnvError, RunDirError, StatisticError
-from rlstack.sweeps.attempt import TrialError
+from rlstack.sweeps.attempt import StoppedError, TrialError
 from rlstack.sweeps.options import SweepConfig
 from rlstack.sweeps.trial import Reports, run_dir_of, run_trial
 from rlstack.tracking.journal import JOURNAL, Journal
@@ -132,7 +132,7 @@ def test_a_pruned_trial_ends(tmp_path):
 
 
 def test_an_interrupted_trial(tmp_path):
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(StoppedError):
         run_trial(FakeAttempt(), CONFIG, tmp_path, trains({3: 1.0}, [], interrupted=True))
 
 

@@ -85,10 +85,13 @@ def train_seeds(
         screen.say(f"seed {seed}: {_end(directory, seed)}")
 
     screen.say(f"Training {name} with {len(seeds)} seeds in {directory}, {min(jobs, len(seeds))} at once.")
-    signum = run_children(children, jobs, interrupt, ended)
-    is_whole = signum is None and not any(codes.values())
-    if parent is not None:
-        end_parent(parent, {}, {}, is_whole=is_whole)
+    is_whole = False
+    try:
+        signum = run_children(children, jobs, interrupt, ended)
+        is_whole = signum is None and not any(codes.values())
+    finally:
+        if parent is not None:
+            end_parent(parent, {}, {}, is_whole=is_whole)
     for line in _summary(directory, seeds):
         screen.say(line)
     if not is_whole:

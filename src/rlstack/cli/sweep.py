@@ -17,7 +17,7 @@ from ..sweeps.summary import TABLE, Row, importances, row_of, rows, spread, writ
 from ..sweeps.trial import run_dir_of, run_trial
 from ..training.interrupts import Interrupt
 from ..training.trainer import Trainer
-from .arguments import shown
+from .arguments import USAGE, shown
 from .children import Child, exit_code, run_children
 from .display import Screen
 from .parent import begin_parent, end_parent
@@ -70,12 +70,15 @@ def sweep(
         if parent is not None:
             end_parent(parent, *_best(found), is_whole=is_whole)
     report(directory, screen)
-    again = ["rlstack", "sweep", "-f", str(file), "--run-dir", str(directory)]
     if not is_whole:
-        screen.say(f"To go on:    {shlex.join([*again, *(['--jobs', str(jobs)] if jobs > 1 else [])])}")
+        again = ["rlstack", "sweep", "-f", str(file), "--run-dir", str(directory), "--jobs", str(jobs)]
+        again += [] if tracking is None else ["--tracking", tracking]
+        screen.say(f"To go on:    {shlex.join(again)}")
     if interrupt.signum is not None:
         return 128 + interrupt.signum
-    return 0 if is_whole else exit_code(codes) or 1
+    if is_whole:
+        return 0 if found[0].state in ("complete", "pruned") else USAGE
+    return exit_code(codes) or 1
 
 
 def help_with(

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, final
 from ..common.errors import HparamsError
 from ..common.validation import check_options
 from ..tracking.uris import sqlite_uri
-from .attempt import FAULT, Attempt, TrialError, root
+from .attempt import FAULT, Attempt, StoppedError, TrialError, root
 from .options import SweepConfig
 
 if TYPE_CHECKING:
@@ -114,7 +114,8 @@ class Sweep:
         """Try what is left to try, until all of it is over; other processes may do the same meanwhile.
 
         Args:
-            run: Tries a point and returns its value; that of a pruned one doesn't count.
+            run: Tries a point and returns its value; that of a pruned one doesn't count. If it raises
+                `StoppedError`, this ends, and the trial will be gone on with.
             is_over: Whether to stop before.
             said: Is told which trial an attempt has been made at.
 
@@ -124,8 +125,11 @@ class Sweep:
         while not is_over():
             with self._turn:
                 waiting, others = self._settle()
-                if waiting:
-                    self._try(waiting[0], run)
+                try:
+                    if waiting:
+                        self._try(waiting[0], run)
+                except StoppedError:
+                    return
             if waiting:
                 said(root(waiting[0]))
             elif others:

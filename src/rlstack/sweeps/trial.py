@@ -11,7 +11,7 @@ from ..common.metrics import ENV_TOTAL_STEPS
 from ..common.types import Stats
 from ..conditions import Condition, HitsUpperBound, statistic
 from ..tracking.journal import JOURNAL, read_rows
-from .attempt import Attempt, TrialError
+from .attempt import Attempt, StoppedError, TrialError
 from .options import SweepConfig
 
 
@@ -50,7 +50,7 @@ def run_trial(attempt: Attempt, config: SweepConfig, directory: Path, train: Tra
 
     Raises:
         TrialError: If training fails for what has to do with the trial.
-        KeyboardInterrupt: If training was interrupted.
+        StoppedError: If training was interrupted.
         ConfigError: If there is no such statistic.
         RunDirError, CheckpointError, OSError: If the run can't be begun, gone on with or written.
     """
@@ -72,7 +72,7 @@ def run_trial(attempt: Attempt, config: SweepConfig, directory: Path, train: Tra
         if attempt.pruned or attempt.lost:
             return None
         if interrupted:
-            raise KeyboardInterrupt
+            raise StoppedError
         if reports.value is None:
             raise TrialError(f"{config.metric} was there after no update")
         attempt.keep(seed, reports.value)

@@ -38,7 +38,8 @@ class ParentRun:
             self._client = self._open()
         except Exception as error:
             raise TrackingError(say_why(error, self._run.uri)) from error
-        tags = json.loads(os.environ.get(_CONTEXT) or "{}")
+        self._before = os.environ.get(_CONTEXT)
+        tags = json.loads(self._before or "{}")
         os.environ[_CONTEXT] = json.dumps({**tags, _PARENT: self._run.run_id})
 
     def _open(self) -> Any:
@@ -63,7 +64,7 @@ class ParentRun:
         return client
 
     def close(self, metrics: Mapping[str, float], tags: Mapping[str, str], *, is_whole: bool) -> None:
-        """Say what came of it.
+        """Say what came of it; what is begun from now on is below none, or that which was there before.
 
         Args:
             metrics: By name.
@@ -74,6 +75,10 @@ class ParentRun:
             TrackingError: If MLflow doesn't take it.
         """
         run_id = self._run.run_id or ""
+        if self._before is None:
+            del os.environ[_CONTEXT]
+        else:
+            os.environ[_CONTEXT] = self._before
         try:
             for name, value in metrics.items():
                 self._client.log_metric(run_id, name, value)
