@@ -65,17 +65,20 @@ class Attempt:
 
     def keep(self, seed: int, value: float) -> None:
         """Keep the value of a seed that has been trained to the end."""
-        from optuna.exceptions import UpdateFinishedTrialError
-
         self.seeds[str(seed)] = value
-        try:
-            self._trial.set_user_attr(f"{SEED}{seed}", value)
-        except UpdateFinishedTrialError:
-            self.lost = True
+        self._say(f"{SEED}{seed}", value)
 
     def give_up(self, why: str) -> None:
         """Keep why the trial can't be."""
-        self._trial.set_user_attr(FAULT, why)
+        self._say(FAULT, why)
+
+    def _say(self, name: str, value: Any) -> None:
+        from optuna.exceptions import UpdateFinishedTrialError
+
+        try:
+            self._trial.set_user_attr(name, value)
+        except UpdateFinishedTrialError:
+            self.lost = True
 
 
 def root(trial: "FrozenTrial") -> int:
