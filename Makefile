@@ -11,7 +11,7 @@ AGAINST :=
 PAIRS :=
 SIM :=
 
-.PHONY: train quick test test-slow test-versions test-sims test-gpu lint format prove solve bench bench-gpu clean
+.PHONY: train quick test test-slow test-versions test-sims test-ray test-gpu lint format prove solve bench bench-gpu clean
 
 train: $(STAMP)  ## train CartPole until it is solved
 	$(BIN)/rlstack train cartpole --seed 0
@@ -37,6 +37,9 @@ test-versions: $(STAMP)  ## the core of the tests on other Pythons, and with the
 
 test-sims:  ## the tests of a simulator, SIM=gymnasium for one, in an environment of its own
 	$(PYTHON) tests/sims/run.py $(SIM)
+
+test-ray:  ## the example on Ray Tune, in an environment of its own
+	$(PYTHON) tests/sims/run.py ray
 
 test-gpu: $(STAMP)  ## the tests that need a CUDA device
 	$(BIN)/python -m pytest -q -m gpu

@@ -12,6 +12,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+import yaml
 from click.testing import CliRunner
 
 from rlstack.cli.app import main
@@ -19,6 +20,7 @@ from rlstack.cli.app import main
 from .helpers import OWN_RECIPES
 
 TINY = ["num_envs=8", "horizon=8", "sgd_minibatch_size=None", "device=cpu"]
+TINY_CONFIG = {"num_envs": 8, "horizon": 8, "sgd_minibatch_size": None, "device": "cpu"}
 SMALL = [*TINY, "model_config.hiddens=[8]", "--max-updates", "1"]
 PROJECT = Path(__file__).parent.parent / "pyproject.toml"
 
@@ -144,6 +146,7 @@ def examples():
 QUICK = {
     "train": [*TINY, "--max-updates", "1", "--tracking", "off"],
     "bench": [*TINY, "--time", "0.1s"],
+    "sweep": ["--jobs", "1", "--tracking", "off"],
 }
 """What makes an example quick; of options given twice, the last one counts."""
 
@@ -171,7 +174,13 @@ def test_examples_of_the_help(line, a_run, tracked_work, monkeypatch):
         Path(file).parent.mkdir(parents=True)
         Path(file).write_text(mine)
     Path("config.yaml").write_text("env: my_package.my_module:MyEnv")
-    if line.startswith("rlstack sync"):
+    sweep = {"search": {"gamma": [0.9, 0.99]}, "trials": 1, "max_updates": 1}
+    Path("sweep.yaml").write_text(
+        yaml.safe_dump({"env": "cartpole", "algorithm_config": TINY_CONFIG, "sweep": sweep})
+    )
+    if "--report" in line:
+        run("sweep", "-f", "sweep.yaml", "--tracking", "off")
+    elif line.startswith("rlstack sync"):
         run("train", "cartpole", *SMALL, "--run-dir", RUN)
     elif RUN in line:
         shutil.copytree(a_run, RUN)

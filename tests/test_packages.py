@@ -12,7 +12,7 @@ SOURCE = Path(rlstack.__file__).parent
 DESIGN = Path(__file__).parents[1] / "docs" / "design.md"
 ORDER = """
     common specs spec_json schedulers conditions env models hparams keywords distributions policies ppo engine
-    algorithm tracking runs plots training env_check cli __main__
+    algorithm tracking runs plots training sweeps env_check cli __main__
 """.split()  # noqa: SIM905 (a list of strings reads worse)
 """A package, or a file beside them, imports only from those before it."""
 
@@ -22,9 +22,10 @@ DOORS = {
     "rich": "cli",
     "matplotlib": "plots",
     "yaml": "runs/yaml_format.py",
-    "filelock": "runs tracking",
+    "filelock": "runs tracking sweeps",
     "numba": "engine/native",
     "llvmlite": "engine/native",
+    "optuna": "sweeps",
 }
 """Where a third party is imported, and nowhere else."""
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from proofs import configs, damage, disk, envs, hostile, kills, memory, outages, seeds, signals
+from proofs import configs, damage, disk, envs, hostile, kills, memory, outages, seeds, signals, sweeps
 
 from rlstack import RecurrentAlgorithm
 from rlstack.cli.app import main
@@ -112,3 +112,10 @@ def test_outages(tmp_path, mlflow_uri):
     assert found["rows"] >= 8
     # Other tests run beside; `make prove` holds it to 1 %.
     assert found["largest_share_of_an_iteration"] < 0.05
+
+
+@pytest.mark.slow
+def test_sweeps(tmp_path):
+    found = sweeps.prove(tmp_path, trials=3, kills=1, updates=60)
+    assert found["faults"] == []
+    assert found["attempts"] > found["trials"] == 3

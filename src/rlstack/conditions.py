@@ -27,7 +27,7 @@ class Condition(ABC):
         """Forget everything; called when a run begins."""
 
 
-def _read(stats: Stats, key: str) -> float | None:
+def statistic(stats: Stats, key: str) -> float | None:
     """Return a statistic, or None if it isn't there after this update.
 
     Raises:
@@ -119,7 +119,7 @@ class _Bound(Condition):
 
     def __call__(self, stats: Stats) -> bool:
         """Return whether the statistic is there, and at the bound or beyond it."""
-        value = _read(stats, self.key)
+        value = statistic(stats, self.key)
         return value is not None and self._is_hit(value)
 
     @abstractmethod
@@ -171,7 +171,7 @@ class _Streak(Condition):
 
     def __call__(self, stats: Stats) -> bool:
         """Return whether the statistic has now failed to improve `patience` times in a row."""
-        value = _read(stats, self.key)
+        value = statistic(stats, self.key)
         if value is not None:
             if self._best is None or self._improves(value, self._best):
                 self._best, self._streak = value, 0

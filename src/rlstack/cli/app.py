@@ -1,6 +1,5 @@
 """The command line. Importing it, and asking it for help, loads neither torch nor mlflow."""
 
-import logging
 import os
 import sys
 from pathlib import Path
@@ -9,7 +8,21 @@ from typing import Any
 import click
 
 from ..training.interrupts import interruptible
-from .arguments import env_options, faults, hush_others, interval, parse_assignments, seconds, show, write_all
+from .arguments import (
+    WORDS,
+    KeepsWords,
+    env_options,
+    faults,
+    hush_others,
+    interval,
+    parse_assignments,
+    quiet_mlflow,
+    seconds,
+    show,
+    without,
+    write_all,
+)
+from .arguments import seeds as seed_range
 from .completion import (
     complete_checkpoint,
     complete_env,
@@ -19,7 +32,8 @@ from .completion import (
 )
 from .inspect_commands import bench, check, config, inspect, list_
 from .recipes import RECIPES
-from .signals import ended_by, ignored_at_exit
+from .signals import ended_by, ends_with_parent, ignored_at_exit
+from .sweep_command import sweep
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -37,11 +51,12 @@ def main() -> None:
         sys.path.append(os.getcwd())
 
 
-for _command in (check, inspect, config, list_, bench):
+for _command in (sweep, check, inspect, config, list_, bench):
     main.add_command(_command)
 
 
 @main.command(
+    cls=KeepsWords,
     short_help="Train a policy and save it.",
     epilog=f"Built-in names: {', '.join(RECIPES)}; rlstack config NAME lists all hyperparameters.\n\n"
     "\b\nExamples:\n"
@@ -69,6 +84,13 @@ for _command in (check, inspect, config, list_, bench):
     "--max-time", type=seconds, metavar="TIME", help="Stop after so long: seconds, or 90s, 10m, 2h."
 )
 @click.option("--seed", type=click.IntRange(min=0), help="Seed of all random numbers.")
+@click.option(
+    "--seeds",
+    type=seed_range,
+    metavar="RANGE",
+    help="Train with each of some seeds, 0-9 or 0,3,7, and show all of them in a table and a picture.",
+)
+@click.option("--jobs", type=click.IntRange(min=1), default=1, help="How many of --seeds at a time. [1]")
 @click.option(
     "--run-dir",
     type=click.Path(file_okay=False, path_type=Path),
@@ -107,6 +129,8 @@ def train(
     max_env_steps: int | None,
     max_time: float | None,
     seed: int | None,
+    seeds: list[int] | None,
+    jobs: int,
     run_dir: Path | None,
     resume: str | None,
     checkpoint_every: dict[str, Any] | None,
@@ -121,9 +145,10 @@ def train(
     solved; others are trained until a limit or Ctrl-C. KEY is a hyperparameter, or an option within one, with
     a dot: env_config.length=0.7.
     """
-    _quiet_mlflow()
+    quiet_mlflow()
     ignored_at_exit()
     with interruptible() as interrupt, faults(), ended_by(interrupt):
+        ends_with_parent()
         from rich.console import Console
 
         from ..tracking.uris import absolute_uri
@@ -155,6 +180,12 @@ def train(
                 "track": False if tracking == "off" else None,
             },
         )
+        if seeds is not None:
+            from .seeds import check_seeds, train_seeds
+
+            check_seeds(asked, run_dir=run_dir, resume=resume)
+            words = without(click.get_current_context().meta[WORDS], "--seeds", "--jobs", "--run-dir")
+            sys.exit(train_seeds(words, asked, seeds, run_dir=run_dir, jobs=jobs, interrupt=interrupt))
         limits = Limits(max_updates=max_updates, max_env_steps=max_env_steps, max_time=max_time)
         where: dict[str, Any] = {"run_dir": run_dir, "resume": resume, "tracking": tracking}
         signum = train(asked, limits, **where, console=Console(), interrupt=interrupt)
@@ -236,7 +267,7 @@ def sync(run: Path, tracking: str | None, as_json: bool) -> None:
     Not while it is trained. Where it was tracked is remembered: if that is not where MLflow's settings point
     to, --tracking must say so.
     """
-    _quiet_mlflow()
+    quiet_mlflow()
     with faults():
         from ..runs.run_dir import locked
         from ..tracking.sync import sync
@@ -247,9 +278,3 @@ def sync(run: Path, tracking: str | None, as_json: bool) -> None:
         with locked(run):
             found = sync(run, anywhere=tracking is not None)
     show({"run_id": found.run_id, "uri": found.uri, "status": found.status}, as_json=as_json)
-
-
-def _quiet_mlflow() -> None:
-    """What MLflow says while it makes its database would tear the display apart."""
-    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
-    logging.getLogger("alembic").setLevel(logging.WARNING)

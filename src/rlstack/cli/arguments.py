@@ -3,6 +3,8 @@
 import ast
 import io
 import json
+import logging
+import os
 import re
 import sys
 import warnings
@@ -22,6 +24,29 @@ _MOST_LINES, _MOST_MISTAKES = 3, 20
 """Of an error: the first ones say enough. Of what the user wrote, each line is a mistake of its own."""
 
 
+WORDS = "rlstack.words"
+"""What the words of a command are kept as in its context's `meta`."""
+
+
+class KeepsWords(click.Command):
+    """A command that remembers the words that it was given."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Keep the words, and go on as usual."""
+        ctx.meta[WORDS] = [*args]
+        return super().parse_args(ctx, args)
+
+
+def without(words: list[str], *options: str) -> list[str]:
+    """Return words of a command without some options and their values."""
+    kept, of_option = list[str](), False
+    for word in words:
+        if not of_option and word.partition("=")[0] not in options:
+            kept.append(word)
+        of_option = not of_option and word in options
+    return kept
+
+
 def seconds(text: str) -> float:
     """Return the seconds that a text like 90, 90s, 10m or 2h means."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
@@ -35,6 +60,19 @@ def interval(text: str) -> dict[str, Any]:
     if re.fullmatch(r"[1-9]\d*", text):
         return {"every_updates": int(text), "every_seconds": None}
     return {"every_seconds": seconds(text)}
+
+
+def seeds(text: str) -> list[int]:
+    """Return the seeds that a text like 3, 0-9 or 0-4,7 means."""
+    found = list[int]()
+    for part in text.split(","):
+        match = re.fullmatch(r"(\d+)(?:-(\d+))?", part.strip())
+        if match is None or int(match[1]) > int(match[2] or match[1]):
+            raise click.BadParameter(f"{text!r} are no seeds: use 0-9, or 0,1,5")
+        found += range(int(match[1]), int(match[2] or match[1]) + 1)
+    if len({*found}) < len(found):
+        raise click.BadParameter(f"{text!r} has a seed twice")
+    return found
 
 
 def parse_assignments(assignments: tuple[str, ...]) -> dict[str, Any]:
@@ -151,6 +189,12 @@ def write_all() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+def quiet_mlflow() -> None:
+    """Let MLflow make its database without a word: that would tear the display apart."""
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+    logging.getLogger("alembic").setLevel(logging.WARNING)
 
 
 def hush_others() -> None:

@@ -1,6 +1,7 @@
 """What a training on the command line leaves behind, each thing named in a line; why, if it isn't there."""
 
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 
 from ..common.errors import TrackingError, told
@@ -33,17 +34,31 @@ def save_policy(trainer: Trainer, path: Path) -> str:
 def draw_curve(title: str, trainer: Trainer, directory: Path) -> str:
     """Draw the learning curve of the whole run; return where it is, or why there is none."""
     path, home = directory / "learning_curve.png", run_dir_of(trainer).path
-    try:
+
+    def draw() -> None:
         history = [row.metrics for row in read_rows(home / JOURNAL, most=_LONGEST_CURVE)]
         if not history:
-            return f"not drawn, {directory / JOURNAL} is empty"
+            raise TrackingError(f"{directory / JOURNAL} is empty")
         plot_learning_curve(history, title, home / path.name)
+
+    return drawn(path, draw)
+
+
+def drawn(path: Path, draw: Callable[[], None]) -> str:
+    """Draw a picture; return where it is, or why there is none.
+
+    Args:
+        path: Where it is then.
+        draw: Draws it.
+    """
+    try:
+        draw()
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "matplotlib":
             return f"not drawn, {told(error)}"
         return "not drawn, it needs matplotlib: pip install 'rlstack[viz]'"
     except Exception as error:
-        return f"not drawn, {told(error)}"
+        return f"not drawn, {error if isinstance(error, TrackingError) else told(error)}"
     return str(path)
 
 

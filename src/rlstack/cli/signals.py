@@ -4,14 +4,31 @@ Standard library and click only: they are answered before torch is loaded.
 """
 
 import atexit
+import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import click
 
 from ..training.interrupts import SAVING, Interrupt
+
+ENDS_WITH_PARENT = "RLSTACK_ENDS_WITH_PARENT"
+"""A variable that is set for a process whose standard input its parent holds open as long as it lives."""
+
+
+def ends_with_parent() -> None:
+    """Send this process SIGTERM once the one that started it is gone, if it was started to end with it."""
+
+    def wait() -> None:
+        while os.read(0, 1):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    if os.environ.pop(ENDS_WITH_PARENT, None) is not None:
+        threading.Thread(target=wait, name="rlstack-parent", daemon=True).start()
 
 
 @contextmanager

@@ -62,7 +62,7 @@ def train(
     # A run that was asked to go on in an environment may not find its own.
     given = [] if directory is None or asked.env is None else [asked.env]
     if directory is None:
-        trainer, directory = _begin(asked, run_dir)
+        trainer, directory = begin(asked, run_dir)
     else:
         # The command with auto is the one that begins the run: it asks for what that began with.
         trainer, asked = _go_on(asked, directory, screen, changes=resume != "auto")
@@ -78,7 +78,7 @@ def train(
             # What was imported or made has swallowed its KeyboardInterrupt.
             raise KeyboardInterrupt
         with Display(screen, name) as display:
-            for last in _updates(trainer, asked, conditions):
+            for last in updates(trainer, asked, conditions):
                 display.show(last, limits.share(last, time.monotonic() - start))
     finally:
         # Whatever happened, what was learned so far is kept.
@@ -96,8 +96,12 @@ def train(
     return trainer.interrupted or interrupt.signum
 
 
-def _begin(asked: RunConfig, run_dir: Path | None) -> tuple[Trainer, Path]:
-    """Return a trainer, and the directory of its new run."""
+def begin(asked: RunConfig, run_dir: Path | None) -> tuple[Trainer, Path]:
+    """Return a trainer, and the directory of its new run.
+
+    Raises:
+        HparamsError, RunDirError, EnvError: As `train`.
+    """
     if asked.env is None:
         raise HparamsError(f"there is no environment: give module:Class, or one of {', '.join(RECIPES)}")
     home = None if run_dir is None else run_dir.absolute()
@@ -165,7 +169,7 @@ def _directory_of(asked: RunConfig, run_dir: Path | None, resume: str) -> Path |
     return directory if directory is not None and numbered(directory / "checkpoints") else None
 
 
-def _updates(trainer: Trainer, asked: RunConfig, conditions: list[Condition]) -> Iterator[Stats]:
+def updates(trainer: Trainer, asked: RunConfig, conditions: list[Condition]) -> Iterator[Stats]:
     """Train as is asked for, and yield the statistics after every update."""
     return trainer.updates(
         env_config=asked.trainer.env_config,

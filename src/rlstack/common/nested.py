@@ -14,6 +14,18 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def unflatten(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return dotted names with values as nested values; no name may go on where another one ends."""
+    nested: dict[str, Any] = {}
+    for name, value in values.items():
+        *path, last = name.split(".")
+        options = nested
+        for part in path:
+            options = options.setdefault(part, {})
+        options[last] = value
+    return nested
+
+
 def same(one: str, other: str) -> bool:
     """Return whether two texts are of one value: `(1, 2)` is `[1.0, 2.0]`, but `True` isn't `1`."""
     if one == other:

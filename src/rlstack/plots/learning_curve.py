@@ -1,12 +1,12 @@
 """The learning curve of a run."""
 
 import math
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 from ..common.metrics import ENV_TOTAL_STEPS, EPISODE_STATS, EPISODES
 from ..common.types import Stats
+from .figures import save
 
 
 def plot_learning_curve(history: Sequence[Stats], title: str, path: Path) -> None:
@@ -45,8 +45,4 @@ def plot_learning_curve(history: Sequence[Stats], title: str, path: Path) -> Non
         axes.set_xlabel("environment steps")
         axes.grid(alpha=0.3)
         axes.legend(fontsize="small")
-    figure.suptitle(title, parse_math=False)
-    with warnings.catch_warnings():
-        # Fonts lack some letters.
-        warnings.simplefilter("ignore")
-        figure.savefig(path, dpi=120)
+    save(figure, title, path)
