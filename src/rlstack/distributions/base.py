@@ -61,4 +61,5 @@ def check_feature(name: str, value: Tensor, shape: tuple[int, ...]) -> None:
 
 def sum_actions(values: Tensor) -> Tensor:
     """Return values [N, *A] summed over A: [N, 1]."""
-    return values.flatten(1).sum(1, keepdim=True)
+    rows = values.flatten(1)
+    return rows if rows.shape[1] == 1 else rows.sum(1, keepdim=True)

@@ -44,13 +44,10 @@ class Categorical(Distribution):
 
     def logp(self, drawn: Tensor) -> Tensor:
         """Return log p(drawn), summed over A: [N, 1]."""
-        choices = drawn.to(torch.int64)
-        parts = choices.unbind(-1) if self._split else (choices,)
-        picked = [
-            logp.gather(-1, choice.unsqueeze(-1)).squeeze(-1)
-            for logp, choice in zip(self._logps, parts, strict=True)
-        ]
-        return sum_actions(self._join(picked))
+        choices = drawn.to(torch.int64).unsqueeze(-1)
+        parts = choices.unbind(-2) if self._split else (choices,)
+        picked = [logp.gather(-1, choice) for logp, choice in zip(self._logps, parts, strict=True)]
+        return sum_actions(torch.cat(picked, -1) if self._split else picked[0])
 
     def entropy(self) -> Tensor:
         """Return −Σ p log p, summed over A: [N, 1]."""
