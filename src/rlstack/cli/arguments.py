@@ -104,6 +104,7 @@ def faults() -> Iterator[None]:
     from ..common.errors import (
         CheckpointError,
         EnvError,
+        ExportError,
         HparamsError,
         NonFiniteError,
         PolicyFileError,
@@ -118,7 +119,7 @@ def faults() -> Iterator[None]:
         _fail(str(error), CHECKPOINT)
     except HparamsError as error:
         _fail(str(error), USAGE, _MOST_MISTAKES)
-    except (RunDirError, click.UsageError) as error:
+    except (ExportError, RunDirError, click.UsageError) as error:
         _fail(str(error), USAGE)
     except TrackingError as error:
         _fail(str(error), TRACKING)

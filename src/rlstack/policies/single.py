@@ -69,7 +69,7 @@ class SingleRow:
                 self._recorded[which] = _record(policy, spec, inputs, deterministic=deterministic)
             actions, logp, drawn, *others = self._recorded[which](*inputs)
         values = others.pop(0) if which[1] else None
-        after = None if state is None else together(policy.state_spec, others)
+        after = None if state is None else together(policy.state_spec, others, 1)
         return PolicyStep(actions, logp, values, after, drawn)
 
     def _is_usable(self, policy: Any) -> bool:
@@ -128,9 +128,9 @@ class _Step(nn.Module):
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         policy = self.policy
         count = len(list(specs.leaves(self.spec)))
-        obs, state = together(self.spec, inputs[:count]), None
+        obs, state = together(self.spec, inputs[:count], 1), None
         if policy.state_spec is not None:
-            state = together(policy.state_spec, inputs[count:])
+            state = together(policy.state_spec, inputs[count:], 1)
         actions, logp, values, state, drawn = policy.sample(obs, state, deterministic=self.deterministic)
         outputs = [actions, logp, drawn]
         if values is not None:

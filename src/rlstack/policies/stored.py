@@ -11,6 +11,7 @@ from ..common.errors import PolicyFileError
 from ..common.public_names import public_name
 from ..common.types import Device
 from ..distributions import Distribution
+from ..export.files import Exported, export_policy
 from . import file
 from .base import PolicyBase
 
@@ -26,6 +27,27 @@ class StoredPolicy(PolicyBase, ABC):
             TypeError: If no file can hold a part of its state, a sparse buffer for example.
         """
         file.write(path, file.state_of(self), self.description)
+
+    def export(self, path: str | os.PathLike[str], *, deterministic: bool = True) -> Exported:
+        """Write what the policy does for programs without rlstack, and a page, PATH.md, about it.
+
+        Normalization, masks, squashing and bounds are inside: it takes what `acting_spec` says, the recurrent
+        state if any, and any number of rows. It is compared with the policy first, on 100 random
+        observations.
+
+        Args:
+            path: Where to. A name that ends in .onnx becomes an ONNX model, which needs the extra `export`;
+                one in .pt2 a program of torch.export.
+            deterministic: Whether it acts without chance; otherwise the random numbers are an input, `noise`.
+
+        Returns:
+            What was written, and by how much it differs from the policy at most.
+
+        Raises:
+            ExportError: If the model or the distribution can't be exported, or is something else then.
+            OSError: If it can't be written.
+        """
+        return export_policy(self, path, deterministic=deterministic)
 
     @property
     def description(self) -> dict[str, Any]:
