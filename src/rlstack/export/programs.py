@@ -53,7 +53,12 @@ def trace(acting: Acting, inputs: Sequence[Tensor]) -> torch.export.ExportedProg
             )
     except Exception as error:
         # torch.export has no error of its own that would tell.
-        model = type(acting.policy.model).__name__
+        model, distribution = type(acting.policy.model).__name__, acting.policy.distribution_cls.__name__
+        if "specialized it to be a constant" in str(error):
+            raise ExportError(
+                f"{model} or {distribution} can't be exported for any number of rows, which it takes for a "
+                "constant: write values.shape[0] for len(values)"
+            ) from error
         raise ExportError(
             f"{model} can't be exported{_place(error)}: {begin_of(error)}. What it does may not depend on "
             "values of tensors: no if, .item() or loop over them; torch.where chooses between two"
