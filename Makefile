@@ -4,14 +4,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-# What `make bench` and `make test-sims` take, from the command line alone: a shell may have exported LINES, a
-# terminal's height.
+# What `make bench`, `make test-sims` and `make release` take, from the command line alone: a shell may have
+# exported LINES, a terminal's height.
 LINES :=
 AGAINST :=
 PAIRS :=
 SIM :=
+TESTS :=
 
-.PHONY: train quick test test-slow test-versions test-sims test-ray test-gpu lint format prove solve bench bench-gpu clean
+.PHONY: train quick test test-slow test-versions test-sims test-ray test-gpu lint format prove solve bench bench-gpu \
+	release clean
 
 train: $(STAMP)  ## train CartPole until it is solved
 	$(BIN)/rlstack train cartpole --seed 0
@@ -68,10 +70,13 @@ bench: $(STAMP)  ## transitions per second beside seven other libraries, resumab
 bench-gpu: $(STAMP)  ## whether the GPU path is right and how fast it is, in eight minutes
 	$(BIN)/python benchmarks/gpu.py --write
 
+release:  ## build wheel and source distribution and try both; uploads nothing. TESTS="...": these alone
+	$(PYTHON) tests/release.py $(TESTS)
+
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev,viz]'
 	touch $(STAMP)
 
 clean:
-	rm -rf $(VENV) .venv-* .sims .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
+	rm -rf $(VENV) .venv-* .sims .release .mypy_cache .ruff_cache .pytest_cache .hypothesis dist

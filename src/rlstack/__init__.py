@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from .algorithm import Algorithm as Algorithm
     from .algorithm import RecurrentAlgorithm as RecurrentAlgorithm
     from .common.errors import EnvError as EnvError
+    from .common.errors import ExportError as ExportError
     from .common.errors import HparamsError as HparamsError
     from .common.errors import NonFiniteError as NonFiniteError
     from .common.errors import PolicyFileError as PolicyFileError
@@ -46,6 +47,7 @@ _HOME = {
     "SquashedNormal": "distributions",
     "Env": "env.base",
     "EnvError": "common.errors",
+    "ExportError": "common.errors",
     "Hparams": "hparams",
     "HparamsDict": "keywords",
     "HparamsError": "common.errors",

@@ -34,6 +34,7 @@ __all__ = [
 ]
 
 _HALF = (torch.bfloat16, torch.float16)
+_TENSORS = (Tensor, TensorDict)
 
 # Subclasses before their parents: torchrl's Binary and MultiCategorical are Categoricals.
 _LEAVES = (Binary, MultiCategorical, OneHot, Categorical, Bounded, Unbounded)
@@ -197,9 +198,11 @@ def _is_on(value: Tensor, device: torch.device) -> bool:
 
 def num_rows(value: object) -> int:
     """Return the first dimension of a tensor, a TensorDict or a mapping of them, 1 for what has none."""
-    if isinstance(value, Mapping) and not isinstance(value, TensorDict):
+    if isinstance(value, _TENSORS):
+        return int(value.size(0)) if value.ndim else 1
+    if isinstance(value, Mapping):
         return max((num_rows(part) for part in value.values()), default=1)
-    return int(value.size(0)) if isinstance(value, Tensor | TensorDict) and value.ndim else 1
+    return 1
 
 
 def single(value: object, spec: TensorSpec, name: str) -> str | None:

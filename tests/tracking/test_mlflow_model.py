@@ -15,8 +15,9 @@ from rlstack import Algorithm, RecurrentAlgorithm, Trainer
 from rlstack.common.errors import TrackingError
 from rlstack.conditions import HitsUpperBound
 from rlstack.env import CartPole, ContinuousDummyEnv, DiscreteDummyEnv, Pendulum
+from rlstack.export.tensors import apart, together
 from rlstack.specs import Composite, Unbounded
-from rlstack.tracking.mlflow_model import _assemble, _leaves, log_policy
+from rlstack.tracking.mlflow_model import log_policy
 
 from ..helpers import SEEN, SMALL, Veiled
 
@@ -101,9 +102,9 @@ def test_loaded_without_pickle_it_acts_as_the_policy(env_cls, cls, changes, trac
     )
     assert (model.name, model.model_uri) == ("policy", uri)
     assert tracked.get_run(run.info.run_id).info.status == "FINISHED"
-    parts = _leaves(policy.acting_spec, algorithm.collector.buffer.obs[-1][:5])
-    obs, state = _assemble(policy.acting_spec, parts), policy.initial_state(5)
-    parts += [] if state is None else _leaves(policy.state_spec, state)
+    parts = apart(policy.acting_spec, algorithm.collector.buffer.obs[-1][:5])
+    obs, state = together(policy.acting_spec, parts, 5), policy.initial_state(5)
+    parts += [] if state is None else apart(policy.state_spec, state)
     signature = mlflow.models.get_model_info(uri).signature
     assert [spec.shape[1:] for spec in signature.inputs.inputs] == [tuple(part.shape[1:]) for part in parts]
     inputs, outputs = tmp_path / "inputs.npz", tmp_path / "outputs.npz"
@@ -111,8 +112,8 @@ def test_loaded_without_pickle_it_acts_as_the_policy(env_cls, cls, changes, trac
     loader(uri, inputs, outputs)
     made = [torch.from_numpy(part) for part in np.load(outputs).values()]
     step = policy.act(obs, state, deterministic=True)
-    expected = _leaves(policy.action_spec, step.actions)
-    expected += [] if state is None else _leaves(policy.state_spec, step.state)
+    expected = apart(policy.action_spec, step.actions)
+    expected += [] if state is None else apart(policy.state_spec, step.state)
     for one, other in zip(made, expected, strict=True):
         torch.testing.assert_close(one, other)
 

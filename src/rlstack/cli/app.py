@@ -30,6 +30,7 @@ from .completion import (
     complete_resume,
     complete_run,
 )
+from .export_command import export
 from .inspect_commands import bench, check, config, inspect, list_
 from .recipes import RECIPES
 from .signals import ended_by, ends_with_parent, ignored_at_exit
@@ -51,7 +52,7 @@ def main() -> None:
         sys.path.append(os.getcwd())
 
 
-for _command in (sweep, check, inspect, config, list_, bench):
+for _command in (sweep, check, inspect, config, list_, bench, export):
     main.add_command(_command)
 
 

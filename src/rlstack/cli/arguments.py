@@ -142,6 +142,7 @@ def faults() -> Iterator[None]:
     from ..common.errors import (
         CheckpointError,
         EnvError,
+        ExportError,
         HparamsError,
         NonFiniteError,
         PolicyFileError,
@@ -156,7 +157,7 @@ def faults() -> Iterator[None]:
         _fail(str(error), CHECKPOINT)
     except HparamsError as error:
         _fail(str(error), USAGE, _MOST_MISTAKES)
-    except (RunDirError, click.UsageError) as error:
+    except (ExportError, RunDirError, click.UsageError) as error:
         _fail(str(error), USAGE)
     except TrackingError as error:
         _fail(str(error), TRACKING)

@@ -37,6 +37,10 @@ class CaptureError(RlstackError, RuntimeError):
     """Something can't be recorded and replayed; says what, and what to change."""
 
 
+class ExportError(RlstackError, ValueError):
+    """A policy can't be written for other programs; says why, and what to change."""
+
+
 class TrackingError(RlstackError, RuntimeError):
     """A run's metrics can't be sent to MLflow; says why, and what to do."""
 

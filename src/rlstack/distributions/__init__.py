@@ -1,6 +1,7 @@
 """Action distributions: how an action is drawn from what the model says of an observation."""
 
 from .base import Distribution as Distribution
+from .default import OWN as OWN
 from .default import check_bounds as check_bounds
 from .default import default_distribution as default_distribution
 from .discrete import Bernoulli as Bernoulli

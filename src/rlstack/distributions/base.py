@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import torch
 from tensordict import TensorDict
 from torch import Tensor
 
@@ -24,6 +25,9 @@ class Distribution(ABC):
     """Whether `to_env` returns numbers in [-1, 1] where the action spec is Bounded; the policy then maps them
     onto its bounds."""
 
+    noise: ClassVar[str | None] = None
+    """Which random numbers `from_noise` takes, in words; None where it isn't there."""
+
     def __init__(self, features: TensorDict, model: "Model | RecurrentModel", /) -> None:
         self.features = features
         self.model = model
@@ -35,6 +39,17 @@ class Distribution(ABC):
     @abstractmethod
     def deterministic_sample(self) -> Batch:
         """Return what to take when nothing may be random, [N, *A]."""
+
+    def noise_shape(self) -> torch.Size:
+        """Return the shape of the random numbers that `from_noise` takes: [N, ...].
+
+        Defined together with `noise` and `from_noise`, so that sampling can be exported.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no noise_shape")
+
+    def from_noise(self, noise: Tensor) -> Batch:
+        """Return what `sample` draws, [N, *A], given the random numbers [N, ...]."""
+        raise NotImplementedError(f"{type(self).__name__} has no from_noise")
 
     def to_env(self, drawn: Any) -> Any:
         """Return what was drawn as actions, [N, *A]: as it is, unless a subclass squashes or clips it.
@@ -61,4 +76,5 @@ def check_feature(name: str, value: Tensor, shape: tuple[int, ...]) -> None:
 
 def sum_actions(values: Tensor) -> Tensor:
     """Return values [N, *A] summed over A: [N, 1]."""
-    return values.flatten(1).sum(1, keepdim=True)
+    rows = values.flatten(1)
+    return rows if rows.shape[1] == 1 else rows.sum(1, keepdim=True)

@@ -7,6 +7,9 @@ from .base import Distribution
 from .discrete import Bernoulli, Categorical, OneHotCategorical
 from .normal import Normal, SquashedNormal
 
+OWN = frozenset({Bernoulli, Categorical, Normal, OneHotCategorical, SquashedNormal})
+"""All that there are here."""
+
 
 def default_distribution(action_spec: specs.TensorSpec) -> type[Distribution]:
     """Return the distribution for an action spec when none is given.

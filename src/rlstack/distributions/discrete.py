@@ -23,6 +23,8 @@ class Categorical(Distribution):
     part after the other, for a MultiCategorical one.
     """
 
+    noise = "standard exponential"
+
     def __init__(self, features: TensorDict, model: "Model | RecurrentModel", /) -> None:
         super().__init__(features, model)
         logits, spec = features[LOGITS], model.action_spec
@@ -36,7 +38,16 @@ class Categorical(Distribution):
 
     def sample(self) -> Tensor:
         """Return random choices, int64 [N, *A], by an exponential race: argmin of Exp(1) / p."""
-        return self._join([_race(logp) for logp in self._logps])
+        return self._join([_race(logp, _exponential(logp)) for logp in self._logps])
+
+    def noise_shape(self) -> torch.Size:
+        """Return that of the logits: [N, *A, n], or [N, sum(nvec)]."""
+        return self.features[LOGITS].shape
+
+    def from_noise(self, noise: Tensor) -> Tensor:
+        """Return choices, int64 [N, *A], for numbers drawn from Exp(1), as many as logits."""
+        parts = noise.split([logp.shape[-1] for logp in self._logps], -1)
+        return self._join([_race(logp, part) for logp, part in zip(self._logps, parts, strict=True)])
 
     def deterministic_sample(self) -> Tensor:
         """Return the most probable choices, int64 [N, *A]."""
@@ -44,13 +55,10 @@ class Categorical(Distribution):
 
     def logp(self, drawn: Tensor) -> Tensor:
         """Return log p(drawn), summed over A: [N, 1]."""
-        choices = drawn.to(torch.int64)
-        parts = choices.unbind(-1) if self._split else (choices,)
-        picked = [
-            logp.gather(-1, choice.unsqueeze(-1)).squeeze(-1)
-            for logp, choice in zip(self._logps, parts, strict=True)
-        ]
-        return sum_actions(self._join(picked))
+        choices = drawn.to(torch.int64).unsqueeze(-1)
+        parts = choices.unbind(-2) if self._split else (choices,)
+        picked = [logp.gather(-1, choice) for logp, choice in zip(self._logps, parts, strict=True)]
+        return sum_actions(torch.cat(picked, -1) if self._split else picked[0])
 
     def entropy(self) -> Tensor:
         """Return −Σ p log p, summed over A: [N, 1]."""
@@ -67,6 +75,8 @@ class OneHotCategorical(Distribution):
     Reads the feature `logits`: [N, *A], as the action is, its last dimension that of the choices.
     """
 
+    noise = "standard exponential"
+
     def __init__(self, features: TensorDict, model: "Model | RecurrentModel", /) -> None:
         super().__init__(features, model)
         check_feature(LOGITS, features[LOGITS], tuple(model.action_spec.shape))
@@ -74,7 +84,15 @@ class OneHotCategorical(Distribution):
 
     def sample(self) -> Tensor:
         """Return random choices, bool [N, *A], as `Categorical` draws them."""
-        return self._hot(_race(self._logps))
+        return self.from_noise(_exponential(self._logps))
+
+    def noise_shape(self) -> torch.Size:
+        """Return that of the logits: [N, *A]."""
+        return self._logps.shape
+
+    def from_noise(self, noise: Tensor) -> Tensor:
+        """Return choices, bool [N, *A], for numbers [N, *A] drawn from Exp(1)."""
+        return self._hot(_race(self._logps, noise))
 
     def deterministic_sample(self) -> Tensor:
         """Return the most probable choices, bool [N, *A]."""
@@ -99,6 +117,8 @@ class Bernoulli(Distribution):
     Reads the feature `logits`, z: [N, *A].
     """
 
+    noise = "uniform in [0, 1)"
+
     def __init__(self, features: TensorDict, model: "Model | RecurrentModel", /) -> None:
         super().__init__(features, model)
         self._logits = features[LOGITS]
@@ -106,7 +126,15 @@ class Bernoulli(Distribution):
 
     def sample(self) -> Tensor:
         """Return whether each is 1, at random: bool [N, *A]."""
-        return torch.rand_like(self._logits) < self._logits.sigmoid()
+        return self.from_noise(torch.rand_like(self._logits))
+
+    def noise_shape(self) -> torch.Size:
+        """Return that of the logits: [N, *A]."""
+        return self._logits.shape
+
+    def from_noise(self, noise: Tensor) -> Tensor:
+        """Return which are 1, bool [N, *A], for numbers [N, *A] drawn evenly from [0, 1)."""
+        return noise < self._logits.sigmoid()
 
     def deterministic_sample(self) -> Tensor:
         """Return whether each is more probably 1 than 0: bool [N, *A]."""
@@ -124,11 +152,15 @@ class Bernoulli(Distribution):
         return sum_actions(z.sigmoid() * softplus(-z) + (-z).sigmoid() * softplus(z))
 
 
-def _race(logps: Tensor) -> Tensor:
-    """Return choices drawn by their log-probabilities [..., n], int64 [...]."""
+def _exponential(logps: Tensor) -> Tensor:
+    """Return numbers drawn from Exp(1), as many as log-probabilities."""
+    return torch.empty_like(logps).exponential_()
+
+
+def _race(logps: Tensor, noise: Tensor) -> Tensor:
+    """Return choices drawn by their log-probabilities [..., n], int64 [...], given numbers from Exp(1)."""
     # Clamped: a draw of exactly 0 would win against a choice of probability 0.
-    race = torch.empty_like(logps).exponential_().clamp_min_(torch.finfo(logps.dtype).tiny)
-    return (logps - race.log_()).argmax(-1)
+    return (logps - noise.clamp_min(torch.finfo(logps.dtype).tiny).log()).argmax(-1)
 
 
 def _entropy(logps: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ class _Gaussian(Distribution):
     """What is drawn is normal, with its own mean and standard deviation for each action."""
 
     squashed = True
+    noise = "standard normal"
 
     def __init__(self, features: TensorDict, model: "Model | RecurrentModel", /) -> None:
         super().__init__(features, model)
@@ -29,7 +30,15 @@ class _Gaussian(Distribution):
 
     def sample(self) -> Tensor:
         """Return mean + std · ε with ε ~ N(0, 1): [N, *A]."""
-        return self._mean + self._log_std.exp() * torch.randn_like(self._mean)
+        return self.from_noise(torch.randn_like(self._mean))
+
+    def noise_shape(self) -> torch.Size:
+        """Return that of the mean: [N, *A]."""
+        return self._mean.shape
+
+    def from_noise(self, noise: Tensor) -> Tensor:
+        """Return mean + std · ε for ε [N, *A]."""
+        return self._mean + self._log_std.exp() * noise
 
     def deterministic_sample(self) -> Tensor:
         """Return the mean: [N, *A]."""

@@ -1,19 +1,16 @@
-"""What feedforward and recurrent policies share: acting, evaluating, saving, loading."""
+"""What feedforward and recurrent policies share: acting and evaluating."""
 
-import os
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, Self, TypeGuard
+from typing import Any, ClassVar, TypeGuard
 
 import torch
 from tensordict import TensorDict
 from torch import Tensor, nn
 
-from .. import distributions, spec_json, specs
-from ..common.errors import PolicyFileError
-from ..common.public_names import public_name
+from .. import distributions, specs
 from ..common.random_state import keep_random_state
 from ..common.serialization import detached
-from ..common.types import Batch, Device, Evaluation, PolicyStep
+from ..common.types import Batch, Evaluation, PolicyStep
 from ..distributions import Distribution, check_bounds, default_distribution
 from ..models import heads
 from ..models.keys import has, left_out, select
@@ -21,6 +18,7 @@ from ..models.masks import ActionMask, mask_logits
 from . import file
 from .memory import Breaks
 from .normalization import ObservationNormalizer
+from .single import SingleRow
 
 
 class PolicyBase(nn.Module, ABC):
@@ -73,6 +71,7 @@ class PolicyBase(nn.Module, ABC):
         if key is not None:
             self.action_mask = ActionMask(key, self.observation_spec, self.action_spec)
         self.normalizer = ObservationNormalizer(self.observation_spec) if normalize_observations else None
+        self._single = SingleRow()
         self.clip_actions(clip_actions)
         file.name_as_uncompiled(self)
 
@@ -119,7 +118,10 @@ class PolicyBase(nn.Module, ABC):
             state = self.initial_state(num_rows)
         elif state_spec is not None and (problem := specs.mismatch(state, state_spec, num_rows, "state")):
             raise ValueError(problem)
-        return self.sample(obs, state, deterministic=deterministic)
+        step = None
+        if num_rows == 1:
+            step = self._single.act(self, obs, spec, state, deterministic=deterministic)
+        return step or self.sample(obs, state, deterministic=deterministic)
 
     @torch.no_grad()
     def sample(self, obs: Batch, state: TensorDict | None, *, deterministic: bool = False) -> PolicyStep:
@@ -228,66 +230,3 @@ class PolicyBase(nn.Module, ABC):
     def device(self) -> torch.device:
         """Where the model's parameters are; the CPU if it has none."""
         return next((parameter.device for parameter in self.model.parameters()), torch.device("cpu"))
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the policy as one safetensors file, replacing an older one only when complete.
-
-        Raises:
-            ValueError: If the model's options can't be written as JSON.
-            TypeError: If no file can hold a part of its state, a sparse buffer for example.
-        """
-        file.write(path, file.state_of(self), self.description)
-
-    @property
-    def description(self) -> dict[str, Any]:
-        """Its classes, options and specs, as a saved policy names them."""
-        return {
-            "policy": type(self).__name__,
-            "observation_spec": spec_json.to_json(self.observation_spec),
-            "action_spec": spec_json.to_json(self.action_spec),
-            "model_cls": public_name(type(file.uncompiled(self.model))),
-            "model_config": self.model.config,
-            "distribution_cls": public_name(self.distribution_cls),
-            "normalize_observations": self.normalizer is not None,
-            **({"clip_actions": self._clips} if self._may_clip else {}),
-        }
-
-    @classmethod
-    def load(
-        cls,
-        path: str | os.PathLike[str],
-        *,
-        model_cls: type[nn.Module] | None = None,
-        distribution_cls: type[Distribution] | None = None,
-        device: Device = "cpu",
-    ) -> Self:
-        """Return a saved policy, ready to act.
-
-        Nothing that the file names is imported: a model or distribution that isn't rlstack's own must be
-        handed over.
-
-        Args:
-            path: A file written by `save`.
-            model_cls: Class of its model; None if it is one of rlstack's.
-            distribution_cls: Class of its action distribution; None if it is one of rlstack's.
-            device: Where to put it.
-
-        Raises:
-            PolicyFileError: If the file is no such policy, or needs a class that isn't given.
-            OSError: If it can't be read.
-        """
-        state, description = file.read(path)
-        try:
-            if (kind := description["policy"]) != cls.__name__:
-                raise PolicyFileError(f"{path} holds a {kind}: use {kind}.load")
-            model, distribution_cls = file.make_parts(path, description, model_cls, distribution_cls)
-            normalize = description["normalize_observations"]
-            clip = description.get("clip_actions", False)
-            policy = cls(model, distribution_cls, normalize_observations=normalize, clip_actions=clip)
-            policy.load_state_dict(state)
-        except PolicyFileError:
-            raise
-        except Exception as error:
-            message = f"{path} is not a usable policy: {type(error).__name__}: {error}"
-            raise PolicyFileError(message) from error
-        return policy.to(device).eval()

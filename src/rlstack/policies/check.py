@@ -14,6 +14,7 @@ from .. import specs
 from ..common.random_state import keep_random_state
 from ..common.serialization import is_dense
 from ..common.types import LOGITS, Batch, PolicyStep
+from ..export.tensors import random_obs
 from ..models.keys import left_out
 from .policy import Policy, RecurrentPolicy
 
@@ -36,7 +37,7 @@ def check_policy(policy: Policy | RecurrentPolicy) -> None:
         problem = next(_problems(policy, obs), None)
         if problem:
             raise ValueError(f"{problem} (tried with {_ROWS} rows of zeros)")
-        obs = _random_obs(policy.observation_spec, device)
+        obs = random_obs(policy.observation_spec, _ROWS, device)
         if problem := next(chain(_differences(policy, obs), _needs(policy, obs)), None):
             raise ValueError(f"{problem} (tried with {_ROWS} random rows)")
 
@@ -219,19 +220,6 @@ def _is_close(one: Tensor, other: Tensor) -> bool:
     if one.dtype.is_floating_point:
         return torch.allclose(one, other, rtol=1e-3, atol=1e-4, equal_nan=True)
     return torch.equal(one, other)
-
-
-def _random_obs(spec: specs.TensorSpec, device: torch.device) -> Any:
-    """Return random observations [2, ...] within a spec."""
-    if isinstance(spec, specs.Composite):
-        content = {key: _random_obs(child, device) for key, child in spec.items()}
-        return TensorDict(content, batch_size=_ROWS, device=device)
-    if spec.dtype.is_floating_point and specs.num_values(spec) is None:
-        obs = torch.randn((_ROWS, *spec.shape), dtype=spec.dtype, device=device)
-        return obs.clamp(spec.space.low, spec.space.high) if isinstance(spec, specs.Bounded) else obs
-    if specs.kind(spec) is specs.Unbounded:
-        return specs.zeros(spec, (_ROWS,), device)
-    return spec.to(device).rand((_ROWS,))
 
 
 @contextmanager

@@ -143,6 +143,17 @@ class ObservationNormalizer(nn.Module):
         for path, moments in zip(self._paths, self.moments, strict=True):
             moments.update(obs if isinstance(obs, Tensor) else obs[path], counted)  # type: ignore[operator]
 
+    def restore(self, normalized: Batch) -> Batch:
+        """Return observations [..., *shape], given their standard deviations from the mean; the way back."""
+        obs = normalized if isinstance(normalized, Tensor) else normalized.copy()
+        for path, moments in zip(self._paths, self.moments, strict=True):
+            given = normalized if isinstance(normalized, Tensor) else normalized[path]
+            mean, std = (each.to(given.dtype) for each in (moments.mean, moments.var.sqrt()))
+            if isinstance(normalized, Tensor):
+                return mean + std * given
+            obs[path] = mean + std * given
+        return obs
+
     def forward(self, obs: Batch, known: specs.TensorSpec | None = None) -> Batch:
         """Return observations [..., *shape] with their real and integer leaves normalized.
 

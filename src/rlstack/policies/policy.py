@@ -8,12 +8,12 @@ from torch import Tensor
 from .. import specs
 from ..common.types import Batch
 from ..models import Model, RecurrentModel, lstm, mlp
-from .base import PolicyBase
 from .memory import Breaks, run
+from .stored import StoredPolicy
 
 
 @final
-class Policy(PolicyBase):
+class Policy(StoredPolicy):
     """A feedforward policy.
 
     Args:
@@ -48,7 +48,7 @@ class Policy(PolicyBase):
 
 
 @final
-class RecurrentPolicy(PolicyBase):
+class RecurrentPolicy(StoredPolicy):
     """A recurrent policy; its arguments are those of `Policy`, with a `RecurrentModel`."""
 
     model_base = RecurrentModel

@@ -56,18 +56,12 @@ def evaluate(
     """
     where, device_ = find_checkpoint(path), resolve_device(device)
     # What is imported may change the working directory.
-    place = where.absolute()
-    run = place.parent.parent
+    run = where.absolute().parent.parent
     config = read_config(run)
     said = checkpoint.read(where, config.get("id", ""))
     options = config["algorithm_config"]
     env_cls = env_cls or find_class(config["env"], "env", run)
-    classes = {
-        name: None if options.get(name) is None else find_class(options[name], name, run)
-        for name in ("model_cls", "distribution_cls")
-    }
-    policy_cls = RecurrentPolicy if config["algorithm"] == "recurrent" else Policy
-    policy = policy_cls.load(place / "model.safetensors", device=device_, **classes)
+    policy = load_policy(where, config, device_)
     config_ = {**(options.get("env_config") or {}), **env_config}
     check_written({"env_config": config_}, str(run / CONFIG))
     with keep_random_state(device_):
@@ -83,6 +77,23 @@ def evaluate(
         "steps": len(rewards),
         **without_none(read_back({**_stats(rewards, endings), **env_metrics(env, device_)})),
     }
+
+
+def load_policy(where: Path, config: dict[str, Any], device: torch.device) -> Policy | RecurrentPolicy:
+    """Return the policy of a checkpoint, of classes that its run's config.yaml names.
+
+    Args:
+        where: The checkpoint, in its run.
+        config: That of the run.
+        device: Where to put it.
+    """
+    place, options = where.absolute(), config["algorithm_config"]
+    classes = {
+        name: None if options.get(name) is None else find_class(options[name], name, place.parent.parent)
+        for name in ("model_cls", "distribution_cls")
+    }
+    policy_cls = RecurrentPolicy if config["algorithm"] == "recurrent" else Policy
+    return policy_cls.load(place / "model.safetensors", device=device, **classes)
 
 
 def _stats(rewards: Tensor, endings: Sequence[Ending | None]) -> dict[str, Tensor]:

@@ -1,18 +1,18 @@
 """A policy as an MLflow model: how it acts without chance, as a torch.export program. No pickle."""
 
 import copy
-import inspect
 import logging
 import warnings
 from importlib.util import find_spec
 from typing import Any, final
 
 import torch
-from tensordict import TensorDict
 from torch import Tensor, nn
 
 from .. import specs
 from ..common.errors import TrackingError, begin_of
+from ..export.acting import Acting, with_arguments
+from ..export.tensors import apart, names
 from ..policies.policy import Policy, RecurrentPolicy
 from .uris import mlflow_at, tracking_uri, without_passwords
 
@@ -23,11 +23,10 @@ _NAME = "policy"
 
 
 @final
-class Acting(nn.Module):
-    """What a policy does with observations, tensors in and tensors out.
+class _Answering(nn.Module):
+    """A policy as MLflow calls it: with the tensors that `Acting.inputs` names, [N, ...] each.
 
-    It is called with the leaves of the observations that acting needs, then those of the recurrent state,
-    [N, ...] each, as `rlstack.specs.leaves` orders them; it returns actions, and the next state if any.
+    It returns actions, and the next state if any.
 
     Args:
         policy: The policy.
@@ -35,33 +34,15 @@ class Acting(nn.Module):
 
     def __init__(self, policy: Policy | RecurrentPolicy) -> None:
         super().__init__()
-        self.policy = policy
-        self.inputs = [*_names("obs", policy.acting_spec)]
-        self.outputs = [*_names("action", policy.action_spec)]
+        self.acting = Acting(policy)
+        self.outputs = names("action", policy.action_spec)
         if policy.state_spec is not None:
-            self.inputs += _names("state", policy.state_spec)
-            self.outputs += _names("state", policy.state_spec)
+            self.outputs += names("state", policy.state_spec)
+        self.forward = with_arguments(self._answer, len(self.acting.inputs))
 
-        def forward(*inputs: Tensor) -> Any:
-            return self._act(*inputs)
-
-        # torch.export asks for the names of all arguments; those of observations may be no names in Python.
-        kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-        parameters = [inspect.Parameter(f"input_{n}", kind) for n in range(len(self.inputs))]
-        forward.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        self.forward = forward
-
-    def _act(self, *inputs: Tensor) -> Any:
-        policy = self.policy
-        count = len(list(specs.leaves(policy.acting_spec)))
-        obs = _assemble(policy.acting_spec, inputs[:count])
-        state = None if policy.state_spec is None else _assemble(policy.state_spec, inputs[count:])
-        features, _, state = policy.acting_step(obs, state)
-        _, _, actions = policy.draw(features, deterministic=True)
-        outputs = _leaves(policy.action_spec, actions)
-        if policy.state_spec is not None:
-            outputs += _leaves(policy.state_spec, state)
-        return outputs[0] if len(outputs) == 1 else tuple(outputs)
+    def _answer(self, *inputs: Tensor) -> Any:
+        said = list(self.acting(*inputs).values())[: len(self.outputs)]
+        return said[0] if len(said) == 1 else tuple(said)
 
 
 def log_policy(policy: Policy | RecurrentPolicy, run_id: str, uri: str | None = None) -> str:
@@ -85,16 +66,16 @@ def log_policy(policy: Policy | RecurrentPolicy, run_id: str, uri: str | None = 
     before, fault, model_uri = quiet.level, None, ""
     quiet.setLevel(logging.ERROR)
     try:
-        acting = Acting(copy.deepcopy(policy).cpu().eval())
-        inputs = _example(acting.policy)
-        signature = _signature(acting, inputs)
+        answering = _Answering(copy.deepcopy(policy).cpu().eval())
+        inputs = _example(answering.acting.policy)
+        signature = _signature(answering, inputs)
         store = mlflow_at(uri or tracking_uri())
         with warnings.catch_warnings(), store, mlflow.start_run(run_id=run_id):
             warnings.simplefilter("ignore")
             # The run ends as it was, whatever becomes of the model.
             try:
                 info = mlflow.pytorch.log_model(
-                    acting,
+                    answering,
                     name=_NAME,
                     signature=signature,
                     input_example=inputs[0].numpy() if len(inputs) == 1 else inputs,
@@ -114,13 +95,13 @@ def log_policy(policy: Policy | RecurrentPolicy, run_id: str, uri: str | None = 
     return model_uri
 
 
-def _signature(acting: Acting, inputs: tuple[Tensor, ...]) -> Any:
+def _signature(answering: _Answering, inputs: tuple[Tensor, ...]) -> Any:
     """Return the MLflow signature of a policy, for any number of rows."""
     from mlflow.models import ModelSignature
     from mlflow.types import Schema, TensorSpec
 
     with torch.no_grad():
-        outputs = acting(*inputs)
+        outputs = answering(*inputs)
     outputs = (outputs,) if isinstance(outputs, Tensor) else outputs
 
     def schema(tensors: Any, names: Any) -> Any:
@@ -128,32 +109,13 @@ def _signature(acting: Acting, inputs: tuple[Tensor, ...]) -> Any:
         named = zip(names if len(names) > 1 else [None], tensors, strict=True)
         return Schema([TensorSpec(x.numpy().dtype, (-1, *x.shape[1:]), name=name) for name, x in named])
 
-    return ModelSignature(schema(inputs, acting.inputs), schema(outputs, acting.outputs))
+    return ModelSignature(schema(inputs, answering.acting.inputs), schema(outputs, answering.outputs))
 
 
 def _example(policy: Policy | RecurrentPolicy) -> tuple[Tensor, ...]:
     """Return zeros for all that a policy is given."""
     device = torch.device("cpu")
-    parts = [*_leaves(policy.acting_spec, specs.zeros(policy.acting_spec, (_ROWS,), device))]
+    parts = [*apart(policy.acting_spec, specs.zeros(policy.acting_spec, (_ROWS,), device))]
     if policy.state_spec is not None:
-        parts += _leaves(policy.state_spec, policy.initial_state(_ROWS))
+        parts += apart(policy.state_spec, policy.initial_state(_ROWS))
     return tuple(parts)
-
-
-def _names(root: str, spec: specs.TensorSpec) -> list[str]:
-    return [".".join((root, *path)) for path, _ in specs.leaves(spec)]
-
-
-def _leaves(spec: specs.TensorSpec, value: Any) -> list[Tensor]:
-    return [part for _, part, _ in specs.parts(value, spec)]
-
-
-def _assemble(spec: specs.TensorSpec, parts: Any) -> Any:
-    """Return tensors as the spec nests them."""
-    paths = [path for path, _ in specs.leaves(spec)]
-    if paths == [()]:
-        return parts[0]
-    whole = TensorDict({}, batch_size=parts[0].shape[:1])
-    for path, part in zip(paths, parts, strict=True):
-        whole[path] = part
-    return whole

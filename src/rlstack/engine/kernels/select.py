@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from ...distributions import Bernoulli, Categorical, Normal, OneHotCategorical, SquashedNormal
+from ...distributions import OWN
 from ...models.encoder import ObservationEncoder
 from ...policies.policy import Policy, RecurrentPolicy
 from ...policies.watch import has_hooks
@@ -13,14 +13,12 @@ from .mlp import MLPKernel
 
 __all__ = ["Kernel", "kernel_class"]
 
-_DISTRIBUTIONS = (Bernoulli, Categorical, Normal, OneHotCategorical, SquashedNormal)
-
 _ACTIVATIONS = (nn.ReLU, nn.Tanh)
 
 
 def kernel_class(policy: Policy | RecurrentPolicy, *, amp: bool) -> type[Kernel] | None:
     """Return the kernel that computes what this very policy does, or None if there is none."""
-    if policy.distribution_cls not in _DISTRIBUTIONS:
+    if policy.distribution_cls not in OWN:
         return None
     model = policy.model
     cls: type[Kernel]
