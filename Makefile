@@ -11,7 +11,7 @@ AGAINST :=
 PAIRS :=
 SIM :=
 
-.PHONY: train quick test test-slow test-versions test-sims test-gpu lint format prove solve bench bench-gpu clean
+.PHONY: train quick test test-slow test-versions test-sims test-gpu lint format prove solve bench bench-gpu docs clean
 
 train: $(STAMP)  ## train CartPole until it is solved
 	$(BIN)/rlstack train cartpole --seed 0
@@ -65,10 +65,21 @@ bench: $(STAMP)  ## transitions per second beside seven other libraries, resumab
 bench-gpu: $(STAMP)  ## whether the GPU path is right and how fast it is, in eight minutes
 	$(BIN)/python benchmarks/gpu.py --write
 
+# The site is made from the source as text, so neither rlstack nor torch is installed for it.
+DOCS_NEEDS := import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["docs"])
+
+docs: .venv-docs/.installed  ## the documentation, as a website in site/: python -m http.server -d site
+	.venv-docs/bin/mkdocs build -q
+
+.venv-docs/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/python -m pip install -q -c constraints.txt $$($(PYTHON) -c '$(DOCS_NEEDS)')
+	touch $@
+
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev,viz]'
 	touch $(STAMP)
 
 clean:
-	rm -rf $(VENV) .venv-* .sims .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
+	rm -rf $(VENV) .venv-* .sims .mypy_cache .ruff_cache .pytest_cache .hypothesis dist site
