@@ -69,7 +69,7 @@ bench-gpu: $(STAMP)  ## whether the GPU path is right and how fast it is, in eig
 DOCS_NEEDS := import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["docs"])
 
 docs: .venv-docs/.installed  ## the documentation, as a website in site/: python -m http.server -d site
-	.venv-docs/bin/mkdocs build -q
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build -q
 
 .venv-docs/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv-docs

@@ -29,7 +29,8 @@ def _page(place: str) -> str:
 
 def _linked(text: str, place: str) -> list[str]:
     """Return the files of the repository that a text in a place of it links to."""
-    found = (posixpath.normpath(posixpath.join(posixpath.dirname(place), link)) for link in LINK.findall(text))
+    folder = posixpath.dirname(place)
+    found = (posixpath.normpath(posixpath.join(folder, link)) for link in LINK.findall(text))
     return [name for name in found if not name.startswith("..") and (ROOT / name).is_file()]
 
 
