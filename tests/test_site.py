@@ -10,8 +10,8 @@ from .pages import DOCS, all_blocks, run_page
 
 ROOT = Path(__file__).parents[1]
 
-PAGES = ("concepts", "distributions", "environments", "index", "masks", "memory", "models", "runs")
-LONG_PAGES = ("cli", "coming-from", "quickstart")
+PAGES = ("coming-from", "concepts", "distributions", "environments", "index", "masks", "memory", "models")
+LONG_PAGES = ("cli", "quickstart", "runs")
 """Pages that train for many seconds."""
 ELSEWHERE = {
     "endings.md": "test_readme.py",
