@@ -13,7 +13,7 @@ SIM :=
 TESTS :=
 
 .PHONY: train quick test test-slow test-versions test-sims test-ray test-gpu lint format prove solve bench bench-gpu \
-	release clean
+	docs release clean
 
 train: $(STAMP)  ## train CartPole until it is solved
 	$(BIN)/rlstack train cartpole --seed 0
@@ -72,6 +72,16 @@ bench-gpu: $(STAMP)  ## whether the GPU path is right and how fast it is, in eig
 
 release:  ## build wheel and source distribution and try both; uploads nothing. TESTS="...": these alone
 	$(PYTHON) tests/release.py $(TESTS)
+# The site is made from the source as text, so neither rlstack nor torch is installed for it.
+DOCS_NEEDS := import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["docs"])
+
+docs: .venv-docs/.installed  ## the documentation, as a website in site/: python -m http.server -d site
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build -q
+
+.venv-docs/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/python -m pip install -q -c constraints.txt $$($(PYTHON) -c '$(DOCS_NEEDS)')
+	touch $@
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -79,4 +89,4 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $(STAMP)
 
 clean:
-	rm -rf $(VENV) .venv-* .sims .release .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
+	rm -rf $(VENV) .venv-* .sims .release .mypy_cache .ruff_cache .pytest_cache .hypothesis dist site

@@ -265,7 +265,7 @@ class Algorithm(_PPO):
         HparamsError: If a hyperparameter is unknown or can't be.
         EnvError: If the environment's specs can't be used.
 
-    Example:
+    Examples:
         >>> from rlstack.env import DiscreteDummyEnv
         >>> algorithm = Algorithm(DiscreteDummyEnv, num_envs=8, horizon=4)
         >>> algorithm.collect()["env/steps"]
@@ -286,7 +286,7 @@ class RecurrentAlgorithm(_PPO):
 
     Its arguments and errors are those of `Algorithm`; `seq_len` and `seqs_per_state_reset` come in addition.
 
-    Example:
+    Examples:
         >>> from rlstack.env import DiscreteDummyEnv
         >>> algorithm = RecurrentAlgorithm(DiscreteDummyEnv, num_envs=8, horizon=4, seq_len=2)
         >>> algorithm.collect()["env/steps"]

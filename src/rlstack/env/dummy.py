@@ -57,8 +57,8 @@ class DiscreteDummyEnv(_Line):
         device: Where to simulate.
     """
 
-    def __init__(self, num_envs: int, /, **kwargs: Any) -> None:
-        super().__init__(num_envs, **kwargs)
+    def __init__(self, num_envs: int, /, *, config: Config | None = None, device: Device = "cpu") -> None:
+        super().__init__(num_envs, config=config, device=device)
         self.action_spec = Categorical(2, shape=(1,), device=self.device)
 
     def _displacement(self, action: Tensor) -> Tensor:
@@ -75,8 +75,8 @@ class ContinuousDummyEnv(_Line):
         device: Where to simulate.
     """
 
-    def __init__(self, num_envs: int, /, **kwargs: Any) -> None:
-        super().__init__(num_envs, **kwargs)
+    def __init__(self, num_envs: int, /, *, config: Config | None = None, device: Device = "cpu") -> None:
+        super().__init__(num_envs, config=config, device=device)
         self.action_spec = Unbounded((1,), dtype=torch.get_default_dtype(), device=self.device)
 
     def _displacement(self, action: Tensor) -> Tensor:

@@ -121,7 +121,7 @@ def check_env(
     Returns:
         What was found; `raise_for_faults` makes an error of it.
 
-    Example:
+    Examples:
         >>> from rlstack.env import CartPole
         >>> check_env(CartPole).faults
         []
