@@ -14,7 +14,6 @@ from ..common import errors
 from ..common.errors import HparamsError, told
 from ..common.nested import flatten, same
 from ..policies.file import as_stored, parse, state_of
-from ..ppo.collector import begun_anew
 from ..spec_json import differences, from_json
 from . import checkpoint
 from .class_files import is_same_class
@@ -61,15 +60,20 @@ def state_for(algorithm: Algorithm | RecurrentAlgorithm, said: checkpoint.Checkp
         return state
     what = " and ".join(changes) + (" are not those" if len(changes) > 1 else " is not that")
     _log.warning("%s of %s: the environments are reset", what, said.path)
-    collector, evaluations = begun_anew(state["collector"]), state["eval_collector"]
+    collector, evaluations = _begun_anew(state["collector"]), state["eval_collector"]
     if "env_config" in changes:
         collector["env_config"] = evaluations = None
     return {
         **state,
         "collector": collector,
-        "eval_collector": evaluations and begun_anew(evaluations),
+        "eval_collector": evaluations and _begun_anew(evaluations),
         "advantages": {**state["advantages"], "discounted": None},
     }
+
+
+def _begun_anew(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the state of a collector, `Collector.state_dict`, before its environments' next reset."""
+    return {"env_config": state["env_config"], "obs": None}
 
 
 def restore(algorithm: Algorithm | RecurrentAlgorithm, said: checkpoint.Checkpoint) -> None:

@@ -12,8 +12,9 @@ from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimize
 from ...common.device import one_thread
 from ...distributions import SquashedNormal
 from ...ppo.executor import Executor
-from ...ppo.learner import Learner, StepRecord
+from ...ppo.learner import Learner
 from ...ppo.rollout_buffer import Sequences
+from ...ppo.step_record import StepRecord
 from .backend import KernelBackend
 from .base import script, unoptimized
 from .heads import CategoricalOutput, NormalOutput, Output
@@ -46,7 +47,8 @@ class KernelExecutor(Executor):
     def sgd_iteration(self, sequences: Sequences, size: int) -> None:
         """Make an optimizer step from each minibatch of so many sequences, until one isn't made."""
         learner, backend = self.learner, self.learner.backend
-        if not learner.cancelled and isinstance(backend, KernelBackend) and backend.is_small(size):
+        alone = not (learner.cancelled or learner.ranks.many)
+        if alone and isinstance(backend, KernelBackend) and backend.is_small(size):
             kernel, output, gradients = backend.alone()
             if isinstance(kernel, MLPKernel) and kernel.num_inputs * len(sequences) <= _MOST_NUMBERS:
                 steps = _SmallSteps(learner, backend, kernel, output, gradients)
