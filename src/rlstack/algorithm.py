@@ -105,8 +105,8 @@ class _PPO(ABC):
         start = time.perf_counter()
         self._follow_policy()
         self._absorb_observations()
-        resets = self.collector.begin(env_config)
         with self.ranks.telling(), memory_advice(self.hparams, "collect"):
+            resets = self.collector.begin(env_config)
             self.advantages.begin(anew=resets > 0)
             stats = self.collector.run(
                 self._executor.rollout, deterministic=deterministic, sums=self._executor.sum_rewards
@@ -147,6 +147,7 @@ class _PPO(ABC):
                 self._executor.sgd_iteration(self._sequences, size)
             self._absorb_observations()
             numbers = self.learner.summary(monitors._asdict())
+        self.ranks.updates = self.learner.updates
         stats = {metrics.UPDATE_STATS[name]: value for name, value in numbers.items()}
         self._horizon_watch.look(stats[metrics.BOOTSTRAP_GAP], is_last=self.collector.is_last)
         return {

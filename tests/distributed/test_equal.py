@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.distributed as dist
+from tensordict import TensorDict
 from torch import nn
 
 from rlstack import Algorithm, RecurrentAlgorithm
@@ -23,7 +24,7 @@ class Recorded(Env):
     def __init__(self, num_envs, /, *, config=None, device="cpu"):
         super().__init__(num_envs, config=config, device=device)
         self.observation_spec = Composite(near=Unbounded(3, device=device), far=Unbounded(2, device=device))
-        self.action_spec = Categorical(3, device=device)
+        self.action_spec = Categorical(3, shape=(1,), device=device)
         count = dist.get_world_size() if dist.is_initialized() else 1
         first = dist.get_rank() * num_envs if dist.is_initialized() else 0
         source = torch.Generator().manual_seed(5)
@@ -38,7 +39,10 @@ class Recorded(Env):
         self.endings, self.t = (config or {}).get("endings", False), 0
 
     def obs(self):
-        return {"near": self.near[self.t], "far": self.far[self.t]}
+        return self.seen(self.t)
+
+    def seen(self, t):
+        return TensorDict({"near": self.near[t], "far": self.far[t]}, batch_size=self.num_envs)
 
     def reset(self, *, config=None):
         return self.obs()
@@ -49,7 +53,7 @@ class Recorded(Env):
         if self.endings:
             terminated, truncated, invalid = (self.chance[self.t] < 0.3).unbind(1)
             said |= {"terminated": terminated, "truncated": truncated & ~terminated, "valid": ~invalid}
-            said["final_obs"] = {"near": self.near[-self.t], "far": self.far[-self.t]}
+            said["final_obs"] = self.seen(-self.t)
         return said
 
 

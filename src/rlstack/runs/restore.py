@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from ..algorithm import Algorithm, RecurrentAlgorithm
-from ..common import errors
+from ..common import errors, random_state
 from ..common.errors import HparamsError, told
 from ..common.nested import flatten, same
 from ..policies.file import as_stored, parse, state_of
@@ -56,6 +56,8 @@ def state_for(algorithm: Algorithm | RecurrentAlgorithm, said: checkpoint.Checkp
     # Of every environment there is one number.
     if len(state["advantages"]["discounted"]) != algorithm.hparams.num_envs:
         changes.append("num_envs")
+    if said.ranks != algorithm.ranks.count:
+        changes.append(f"the number of ranks (it has {said.ranks}, here there are {algorithm.ranks.count})")
     if not changes:
         return state
     what = " and ".join(changes) + (" are not those" if len(changes) > 1 else " is not that")
@@ -105,10 +107,13 @@ def restore(algorithm: Algorithm | RecurrentAlgorithm, said: checkpoint.Checkpoi
     except Exception as error:
         algorithm.load_state_dict(before)
         raise errors.CheckpointError(f"{said.path} can't be used: {told(error)}") from error
+    if said.ranks != algorithm.ranks.count and algorithm.ranks.index:
+        # Its state is that of rank 0, with random numbers that are that rank's.
+        random_state.seed_all(torch.initial_seed() + said.info["env_steps"], algorithm.ranks.index)
     algorithm.policy.clip_actions(mine.get("clip_actions", True))
     if algorithm.hparams.seed is not None and made.get("seed", making["seed"]) != making["seed"]:
         # Another seed means other random numbers from here on.
-        torch.manual_seed(algorithm.hparams.seed)
+        random_state.seed_all(algorithm.hparams.seed, algorithm.ranks.index)
 
 
 def _differences(name: str, there: Any, here: Any) -> Iterator[tuple[str, Any, Any]]:
