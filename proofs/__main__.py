@@ -12,7 +12,7 @@ import time
 from datetime import date
 from pathlib import Path
 
-from . import configs, damage, disk, envs, hostile, kills, memory, modes, outages, seeds, signals
+from . import configs, damage, disk, envs, hostile, kills, memory, modes, outages, ranks, seeds, signals
 
 PROOFS = {
     "R1 kills": kills.prove,
@@ -26,6 +26,7 @@ PROOFS = {
     "R10 hostile": hostile.prove,
     "R11 seeds": seeds.prove,
     "R12 memory": memory.prove,
+    "R13 ranks": ranks.prove,
 }
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
 

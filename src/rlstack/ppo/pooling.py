@@ -130,8 +130,9 @@ class Pool:
         reads = [said.words["read"] for said in every]
         pooled = merge_stats(reads, self._buffer.num_envs)
         if self._advantages is not None:
-            sums = [torch.tensor([[each[key]] for each in reads]) for key in (_SUMS, "mean", "var")]
-            whole = merged(Moments(*(each.to(torch.float64) for each in sums)))
+            names = (_SUMS, "mean", "var")
+            sums = [[[each[name]] for each in reads] for name in names]
+            whole = merged(Moments(*torch.tensor(sums, dtype=torch.float64)))
             after = self._advantages.take_in(*(float(each) for each in whole))
             pooled |= {name: float(value) for name, value in after._asdict().items()}
             self._observed = self._split(torch.stack([said.numbers for said in every]))

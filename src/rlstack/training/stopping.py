@@ -47,7 +47,8 @@ class Stopping:
     def settle(self, condition: Condition, interrupt: Interrupt | None = None) -> bool:
         """Write what an update, or a signal, asks for; return whether a condition holds after it.
 
-        Of several ranks each does what any of them asks for, and they say so in one exchange.
+        Several ranks say so in one exchange: each writes, or ends, if a signal asks any of them; the condition
+        is rank 0's, since a clock, or a test of the policy, may say something else on each.
         """
         keeper, ask = self._keeper, interrupt or Interrupt()
         holds = self.holds(condition)
@@ -58,7 +59,7 @@ class Stopping:
             every = [said.words for said in keeper.ranks.exchange("end of an update", mine)]
             ask.wants_checkpoint = any(said["save"] for said in every)
             ask.signum = next((said["signum"] for said in every if said["signum"]), None)
-            self._answer = holds = any(said["holds"] for said in every)
+            self._answer = holds = every[0]["holds"]
         if ask.wants_checkpoint:
             ask.wants_checkpoint = False
             keeper.try_to_save()
