@@ -1,8 +1,8 @@
-"""R13: training of several ranks goes on after any of them is killed, names the one that is stopped, stays one.
+"""R13: training of several ranks goes on after one is killed, names one that is stopped, and stays one.
 
 Real `torchrun` launchers, each with two `rlstack train` processes: a rank is killed with SIGKILL again and
-again, one is stopped with SIGSTOP, the launcher is ended with SIGTERM, and 200 updates leave the ranks with the
-same parameters to the bit.
+again, one is stopped with SIGSTOP, the launcher is ended with SIGTERM, and 200 updates leave the ranks with
+the same parameters to the bit.
 """
 
 import os

@@ -47,8 +47,8 @@ class Stopping:
     def settle(self, condition: Condition, interrupt: Interrupt | None = None) -> bool:
         """Write what an update, or a signal, asks for; return whether a condition holds after it.
 
-        Several ranks say so in one exchange: each writes, or ends, if a signal asks any of them; the condition
-        is rank 0's, since a clock, or a test of the policy, may say something else on each.
+        Several ranks say so in one exchange. What a signal asks one of them for, all do; the condition is
+        rank 0's, since a clock, or a test of the policy, may say something else on each.
         """
         keeper, ask = self._keeper, interrupt or Interrupt()
         holds = self.holds(condition)
