@@ -49,15 +49,14 @@ class Pulse:
         """This rank in words."""
         return self._name(self._index)
 
-    def begin(self, what: str, update: int | None = None) -> None:
+    def begin(self, what: str, update: int) -> None:
         """Note that this rank begins a call in which it waits for the others; nothing is sent at once."""
         self._said["call"] += 1
-        self._said["what"] = what
-        if update is not None:
-            self._said["update"] = update
+        self._said["what"], self._said["update"] = what, update
 
-    def fail(self, why: str) -> None:
-        """Tell the others at once that this rank has failed."""
+    def fail(self, why: str, update: int) -> None:
+        """Tell the others at once that this rank has failed after an update."""
+        self._said["update"] = update
         self._said["failed"] = self._said["failed"] or why[:2000]
         self._beat()
 
@@ -77,7 +76,7 @@ class Pulse:
         others = [(rank, said) for rank, said in enumerate(self._others) if rank != self._index and said]
         for rank, said in others:
             if said["failed"]:
-                return f"{self._name(rank)} failed in update {said['update']}: {said['failed']}"
+                return f"{self._name(rank)} failed after update {said['update']}: {said['failed']}"
         for rank, said in others:
             if said["left"]:
                 return f"{self._name(rank)} has ended after update {said['update']}, this one goes on"
@@ -85,7 +84,7 @@ class Pulse:
             if self._silent[rank] >= patience:
                 return (
                     f"{self._name(rank)} is dead or stopped: nothing was heard from it for "
-                    f"{self._silent[rank] * BEAT:.0f} s; its last update was {said['update']}"
+                    f"{self._silent[rank] * BEAT:.0f} s; the last update that it told of was {said['update']}"
                 )
         mine = self._said["call"], self._said["what"]
         for rank, said in others:

@@ -173,7 +173,7 @@ class Ranks:
             raise
         except BaseException as error:
             if self._pulse is not None and not isinstance(error, GeneratorExit):
-                self._pulse.fail(told(error))
+                self._pulse.fail(told(error), self.updates)
             raise
 
     def leave(self) -> None:
