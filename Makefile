@@ -40,7 +40,7 @@ test-versions: $(STAMP)  ## the core of the tests on other Pythons, and with the
 test-sims:  ## the tests of a simulator, SIM=gymnasium for one, in an environment of its own
 	$(PYTHON) tests/sims/run.py $(SIM)
 
-test-ray:  ## the example on Ray Tune, in an environment of its own
+test-ray:  ## the examples on Ray Train and Ray Tune, in an environment of its own
 	$(PYTHON) tests/sims/run.py ray
 
 test-gpu: $(STAMP)  ## the tests that need a CUDA device

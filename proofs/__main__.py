@@ -12,7 +12,7 @@ import time
 from datetime import date
 from pathlib import Path
 
-from . import configs, damage, disk, envs, hostile, kills, memory, modes, outages, seeds, signals, sweeps
+from . import configs, damage, disk, envs, hostile, kills, memory, modes, outages, ranks, seeds, signals, sweeps
 
 PROOFS = {
     "R1 kills": kills.prove,
@@ -27,6 +27,7 @@ PROOFS = {
     "R11 seeds": seeds.prove,
     "R12 memory": memory.prove,
     "R13 sweeps": sweeps.prove,
+    "R14 ranks": ranks.prove,
 }
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
 

@@ -4,17 +4,15 @@ import logging
 import time
 from abc import ABC
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, ClassVar, Unpack, final
-
-import torch
 
 from .common import metrics, random_state
 from .common.device import resolve_device
 from .common.fields import document
 from .common.public_names import simulator_name
 from .common.types import Config, Stats
-from .engine.select import default_block_size, make_backend, make_executor
+from .distributed.ranks import join
+from .engine.select import make_backend, make_executor, with_block_size
 from .env.base import EnvFactory, make_env
 from .hparams import Hparams, RecurrentHparams
 from .keywords import HparamsDict, RecurrentHparamsDict
@@ -27,7 +25,8 @@ from .ppo.horizon_watch import HorizonWatch
 from .ppo.learner import Learner
 from .ppo.make_policy import make_policy
 from .ppo.memory import memory_advice
-from .ppo.params import describe_params
+from .ppo.params import describe_params, with_simulator_options
+from .ppo.pooling import begin_together, make_pool
 from .ppo.precision import without_emulation
 from .ppo.rollout_buffer import Sequences
 from .ppo.schedules import Schedules
@@ -46,37 +45,35 @@ class _PPO(ABC):
 
     def __init__(self, env_cls: EnvFactory, /, **hyperparameters: Any) -> None:
         hparams = self.hparams_cls.parse(hyperparameters)
+        self.ranks = join()
         self.device = resolve_device(hparams.device)
         hparams = without_emulation(hparams, self.device)
-        if options := getattr(env_cls, "simulator_options", None):
-            # What finds the class again knows nothing of them.
-            hparams = replace(hparams, env_config={**options, **(hparams.env_config or {})})
-        if hparams.seed is not None:
-            torch.manual_seed(hparams.seed)
+        hparams = with_simulator_options(hparams, env_cls)
+        random_state.seed_all(hparams.seed, self.ranks.index)
         self.env_cls = env_cls
         self.env = make_env(env_cls, hparams.num_envs, hparams.env_config, self.device)
         self.hparams = hparams.resolve_for_env(
             getattr(self.env, "max_horizon", None), type(self.env).__name__
         )
         self.policy = make_policy(self.policy_cls, self.hparams, self.env, self.device)
-        if self.hparams.grad_block_size is None:
-            rows = default_block_size(self.policy, self.hparams, self.device)
-            self.hparams = replace(self.hparams, grad_block_size=rows)
+        self.hparams = with_block_size(self.policy, self.hparams, self.device)
         self.backend = make_backend(self.policy, self.hparams, self.device)
         self.collector = Collector(self.env, self.backend, self.hparams)
-        self.learner = Learner(self.backend, self.hparams)
+        self.learner = Learner(self.backend, self.hparams, self.ranks)
         self._sequences = Sequences(self.collector.buffer)
         self.advantages = AdvantageEstimator(
-            self.collector.buffer, self._sequences, self.hparams, self.device
+            self.collector.buffer, self._sequences, self.hparams, self.device, self.ranks
         )
         self._executor = make_executor(self.collector, self.learner, self.advantages)
         self._watch = PolicyWatch(self.policy)
         self._horizon_watch = HorizonWatch(self.hparams, getattr(self.env, "max_horizon", None))
         self._schedules = Schedules(self.hparams)
         self.env_steps = 0
-        """Transitions of all environments so far."""
+        """Transitions of all environments so far, on all ranks."""
         self._buffered = False
         self._eval_collector: Collector | None = None
+        begin_together(self.ranks, self.params, self.policy)
+        self.collector.pool = make_pool(self.ranks, self.collector.buffer, self.policy, self.advantages)
 
     @property
     def params(self) -> dict[str, str]:
@@ -113,19 +110,19 @@ class _PPO(ABC):
         start = time.perf_counter()
         self._follow_policy()
         self._absorb_observations()
-        resets = self.collector.begin(env_config)
-        with memory_advice(self.hparams, "collect"):
+        with self.ranks.telling(), memory_advice(self.hparams, "collect"):
+            resets = self.collector.begin(env_config)
             self.advantages.begin(anew=resets > 0)
             stats = self.collector.run(
                 self._executor.rollout, deterministic=deterministic, sums=self._executor.sum_rewards
             )
             self.advantages.accept()
         self._buffered = True
-        env_steps = self.hparams.num_envs * self.hparams.horizon
+        env_steps = self.hparams.num_envs * self.hparams.horizon * self.ranks.count
         self.env_steps += env_steps
         return {
             **stats,
-            metrics.ENV_RESETS: float(resets),
+            metrics.ENV_RESETS: float(resets * self.ranks.count),
             metrics.ENV_STEPS: float(env_steps),
             "profiling/collect_ms": 1e3 * (time.perf_counter() - start),
         }
@@ -146,12 +143,14 @@ class _PPO(ABC):
         coefficients = self._schedules.coefficients(self.env_steps)
         total = len(self._sequences)
         size = total if hp.accumulate_grads else hp.minibatch_size(total)
-        with self.backend.threads(size * hp.sequence_length), memory_advice(hp, "step"):
+        threads = self.backend.threads(size * hp.sequence_length)
+        with self.ranks.telling(), threads, memory_advice(hp, "step"):
             monitors = self._executor.estimate()
             self.learner.begin(lr=self._schedules.lr(self.env_steps), coefficients=coefficients)
             self._executor.optimize(self._sequences, size)
             self._absorb_observations()
             numbers = self.learner.summary(monitors._asdict())
+        self.ranks.updates = self.learner.updates
         stats = {metrics.UPDATE_STATS[name]: value for name, value in numbers.items()}
         self._horizon_watch.look(stats[metrics.BOOTSTRAP_GAP], is_last=self.collector.is_last)
         return {
@@ -241,6 +240,7 @@ class _PPO(ABC):
         if self._eval_collector is None:
             env = make_env(self.env_cls, self.hparams.num_envs, self.hparams.env_config, self.device)
             self._eval_collector = Collector(env, self.backend, self.hparams, notes=False)
+            self._eval_collector.pool = make_pool(self.ranks, self._eval_collector.buffer, self.policy)
         return self._eval_collector
 
     def _absorb_observations(self) -> None:
@@ -248,7 +248,9 @@ class _PPO(ABC):
 
         Not before: the update must see observations as the policy saw them while collecting.
         """
-        if self._buffered and self.policy.normalizer is not None:
+        if self._buffered and self.collector.pool is not None:
+            self.collector.pool.absorb()
+        elif self._buffered and self.policy.normalizer is not None:
             self.policy.normalizer.update(self.collector.buffer.obs[:-1], self.collector.buffer.valid)
         self._buffered = False
 

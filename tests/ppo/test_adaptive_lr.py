@@ -7,7 +7,7 @@ import torch
 
 from rlstack import Algorithm, HparamsError, RecurrentAlgorithm, Trainer
 from rlstack.env import CartPole
-from rlstack.ppo.learner import StepRecord
+from rlstack.ppo.step_record import StepRecord
 from rlstack.ppo.optimizer_options import adapted_lr
 
 from ..helpers import parameters, update

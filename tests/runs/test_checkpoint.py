@@ -10,7 +10,7 @@ import torch
 from rlstack import Algorithm, Policy
 from rlstack.common.errors import CheckpointError
 from rlstack.env import CartPole
-from rlstack.runs import checkpoint
+from rlstack.runs import checkpoint, kept
 
 from ..helpers import update
 
@@ -87,19 +87,19 @@ def test_no_checkpoint_is_said_to_be_taken_where_there_is_none(write, tmp_path, 
 
 def test_pointers_name_checkpoints_of_the_directory_alone(write, tmp_path):
     path = write()
-    checkpoint.point(tmp_path, "latest", path)
-    assert checkpoint.pointed(tmp_path, "latest") == path
-    assert checkpoint.pointed(tmp_path, "best") is None
+    kept.point(tmp_path, "latest", path)
+    assert kept.pointed(tmp_path, "latest") == path
+    assert kept.pointed(tmp_path, "best") is None
     for hostile in ("../../etc", "/etc", "ckpt-000000009", "", "\0", "ckpt-000000002/../.."):
         (tmp_path / "latest").write_text(hostile)
-        assert checkpoint.pointed(tmp_path, "latest") is None
+        assert kept.pointed(tmp_path, "latest") is None
 
 
 def test_pruning_keeps_the_last_and_the_best(write, tmp_path):
     paths = [write(number) for number in range(1, 6)]
-    checkpoint.point(tmp_path, "best", paths[1])
+    kept.point(tmp_path, "best", paths[1])
     (tmp_path / ".ckpt-000000009.123").mkdir()
-    checkpoint.prune(tmp_path, 2, paths[4])
+    kept.prune(tmp_path, 2, paths[4])
     assert checkpoint.numbered(tmp_path) == [paths[4], paths[3], paths[1]]
     assert not list(tmp_path.glob(".*"))
 
@@ -108,7 +108,7 @@ def test_pruning_keeps_what_is_written_after_going_back(write, tmp_path):
     paths = [write(number) for number in (1, 2, 9)]
     (paths[2] / "state.safetensors").write_bytes(b"x")
     last = write(3)
-    checkpoint.prune(tmp_path, 1, last)
+    kept.prune(tmp_path, 1, last)
     assert checkpoint.numbered(tmp_path) == [paths[2], last]
     assert checkpoint.read_latest(tmp_path).path == last
 

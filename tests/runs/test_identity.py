@@ -18,7 +18,7 @@ from rlstack.cli.run_config import RunConfig
 from rlstack.common.errors import CheckpointError, ConfigError, NonFiniteError
 from rlstack.conditions import HitsUpperBound
 from rlstack.env import DiscreteDummyEnv
-from rlstack.runs import checkpoint
+from rlstack.runs import checkpoint, kept
 from rlstack.runs.evaluate import evaluate
 from rlstack.runs.inspect import inspect
 
@@ -98,7 +98,7 @@ class TestIdentity:
     def test_it_is_neither_judged_nor_looked_at_without_a_word(self, tmp_path, caplog):
         own, other = train(tmp_path / "one", 2), train(tmp_path / "two", 5)
         foreign = put(tmp_path / "two" / "checkpoints" / "ckpt-000000005", tmp_path / "one", 5)
-        checkpoint.point(foreign.parent, "best", foreign)
+        kept.point(foreign.parent, "best", foreign)
         for path in (tmp_path / "one", foreign):
             with pytest.raises(CheckpointError, match=f"of another run: its id is {other.run_dir.id}, here"):
                 evaluate(path, **JUDGED)

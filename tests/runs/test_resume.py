@@ -10,7 +10,7 @@ from rlstack import Algorithm, RecurrentAlgorithm, Trainer
 from rlstack.common.errors import CheckpointError, ConfigError, HparamsError, NonFiniteError, RunDirError
 from rlstack.common.serialization import pack
 from rlstack.env import CartPole, CartPoleV1, ContinuousDummyEnv, DiscreteDummyEnv, Env, MountainCar, Pendulum
-from rlstack.runs import checkpoint
+from rlstack.runs import checkpoint, kept
 from rlstack.runs.restore import restore
 from rlstack.tracking.journal import JOURNAL, read_rows
 
@@ -323,8 +323,8 @@ class TestTrainer:
         directory = trainer.run_dir.checkpoints
         kept = {int(path.name[5:]) for path in checkpoint.numbered(directory)}
         assert kept == {5, 6, best}
-        assert checkpoint.pointed(directory, "best").name == f"ckpt-{best:09d}"
-        assert checkpoint.pointed(directory, "latest").name == "ckpt-000000006"
+        assert kept.pointed(directory, "best").name == f"ckpt-{best:09d}"
+        assert kept.pointed(directory, "latest").name == "ckpt-000000006"
         trainer.close()
 
     def test_a_run_ends_with_a_checkpoint(self, tracked, tmp_path):

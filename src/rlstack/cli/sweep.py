@@ -7,6 +7,7 @@ from typing import Any
 
 from ..common.nested import flatten
 from ..conditions import Condition
+from ..distributed.ranks import ALONE
 from ..plots.sweep import plot_importances, plot_slices
 from ..runs.checkpoint import numbered
 from ..runs.saved_config import read_config
@@ -143,7 +144,7 @@ def _train(
         changed = asked.with_changes(
             env=None, algorithm=None, algorithm_config=values, checkpoint_config=None, trainer={}
         )
-        trainer, _ = begin(changed, run_dir)
+        trainer, _ = begin(changed, run_dir, ALONE)
     with trainer:
         for _ in updates(trainer, asked, [*stop_conditions, *(asked.stop_conditions or [])]):
             pass

@@ -1,8 +1,9 @@
 """One `rlstack train`: from an environment's name to files in a run directory."""
 
+import os
 import shlex
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from ..common.errors import HparamsError
 from ..common.metrics import ENV_TOTAL_STEPS
 from ..common.types import Stats
 from ..conditions import Condition
+from ..distributed.ranks import Ranks, join
 from ..runs.checkpoint import numbered
 from ..runs.run_names import make_run_dir, runs_of
 from ..runs.saved_config import ALGORITHMS, read_config
@@ -57,12 +59,19 @@ def train(
         RunDirError, CheckpointError: If the run can't be resumed.
         EnvError, NonFiniteError: As training raises them.
     """
+    ranks = join()
+    # Rank 0 speaks, and writes what is left behind.
+    console.quiet = console.quiet or ranks.index > 0
     screen = Screen(console)
-    directory = None if resume is None else _directory_of(asked, run_dir, resume)
+    if ranks.many:
+        screen.say(f"{ranks.count} ranks train one policy.{_restarts(resume)}")
+    directory = (
+        None if resume is None else _same_for_all(ranks, lambda: _directory_of(asked, run_dir, resume))
+    )
     # A run that was asked to go on in an environment may not find its own.
     given = [] if directory is None or asked.env is None else [asked.env]
     if directory is None:
-        trainer, directory = begin(asked, run_dir)
+        trainer, directory = begin(asked, run_dir, ranks)
     else:
         # The command with auto is the one that begins the run: it asks for what that began with.
         trainer, asked = _go_on(asked, directory, screen, changes=resume != "auto")
@@ -82,8 +91,10 @@ def train(
                 display.show(last, limits.share(last, time.monotonic() - start))
     finally:
         # Whatever happened, what was learned so far is kept.
-        policy_at = save_policy(trainer, directory / "policy.safetensors") if last else ""
+        policy_at = save_policy(trainer, directory / "policy.safetensors") if last and not ranks.index else ""
         trainer.close()
+    if ranks.index:
+        return trainer.interrupted or interrupt.signum
     screen.say(verdict(solved, trainer, time.monotonic() - start))
     if last:
         screen.say(f"Policy:         {policy_at}")
@@ -96,7 +107,24 @@ def train(
     return trainer.interrupted or interrupt.signum
 
 
-def begin(asked: RunConfig, run_dir: Path | None) -> tuple[Trainer, Path]:
+def _same_for_all(ranks: Ranks, find: Callable[[], Path | None]) -> Path | None:
+    """Return the directory that rank 0 finds."""
+    if not ranks.many:
+        return find()
+    found = None if ranks.index else find()
+    said = ranks.agree("run directory", {"path": None if found is None else str(found.absolute())})["path"]
+    return None if said is None else Path(said)
+
+
+def _restarts(resume: str | None) -> str:
+    """Return what is to be said of what a launcher does after a failure; nothing if all is well."""
+    most = os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")
+    if most == "0" or resume == "auto":
+        return ""
+    return " After a restart they would begin anew: give --run-dir DIR and --resume auto."
+
+
+def begin(asked: RunConfig, run_dir: Path | None, ranks: Ranks) -> tuple[Trainer, Path]:
     """Return a trainer, and the directory of its new run.
 
     Raises:
@@ -106,7 +134,7 @@ def begin(asked: RunConfig, run_dir: Path | None) -> tuple[Trainer, Path]:
         raise HparamsError(f"there is no environment: give module:Class, or one of {', '.join(RECIPES)}")
     home = None if run_dir is None else run_dir.absolute()
     env_cls, algorithm_config = resolve(asked.env, asked.algorithm_config, asked.algorithm)
-    directory = make_run_dir(asked.env) if run_dir is None else run_dir
+    directory = run_dir or _same_for_all(ranks, lambda: make_run_dir(asked.env))
     home = home or directory.absolute()
     try:
         trainer = Trainer(

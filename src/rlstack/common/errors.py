@@ -45,6 +45,10 @@ class TrackingError(RlstackError, RuntimeError):
     """A run's metrics can't be sent to MLflow; says why, and what to do."""
 
 
+class RankError(RlstackError, RuntimeError):
+    """A process of several that train together is gone, failed, or does something else; says which one."""
+
+
 class RunDirError(RlstackError, ValueError):
     """A run directory is none, holds another run, or is in use."""
 

@@ -1,5 +1,6 @@
 """Random states: read, kept and put back."""
 
+import hashlib
 import random
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -7,6 +8,21 @@ from typing import Any
 
 import numpy as np
 import torch
+
+
+def seed_all(seed: int | None, rank: int = 0) -> None:
+    """Seed torch's generators; None leaves those of rank 0 as they are.
+
+    Args:
+        seed: The same on all ranks.
+        rank: Each has random numbers of its own.
+    """
+    if rank:
+        # Neighboring seeds are those of other runs.
+        text = f"{torch.initial_seed() if seed is None else seed}/{rank}"
+        seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1
+    if seed is not None:
+        torch.manual_seed(seed)
 
 
 @contextmanager

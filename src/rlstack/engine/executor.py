@@ -48,6 +48,8 @@ class GraphExecutor(Executor):
             self._estimate,
             self._sums,
         ]
+        if not learner.ranks.recordable:
+            self._estimate.graphs.give_up(CaptureError("the ranks' connection is none that a graph can hold"))
         self._leave_hooks()
 
     @property

@@ -216,7 +216,7 @@ class _Step(_Function):
 
         def run() -> Tensor:
             losses = learner.gradient(sequences, self.index)
-            return learner.apply(losses) if learner.capturable else losses
+            return learner.finish(losses, sequences, self.index) if learner.capturable else losses
 
         super().__init__(run, learner.tensors)
 
@@ -254,4 +254,4 @@ class GraphedStep:
         result = self.graphs.replay(key, tensors, lambda: _Step(learner, sequences, index), before)
         if result is None:
             return learner.step(sequences, index)
-        return result.clone() if learner.capturable else learner.apply(result)
+        return result.clone() if learner.capturable else learner.finish(result, sequences, index)

@@ -1,5 +1,7 @@
 """Which way of computing an algorithm uses: passes, how many rows at a time, what is recorded."""
 
+from dataclasses import replace
+
 import torch
 
 from ..common.device import can_record
@@ -33,7 +35,14 @@ def make_backend(policy: Policy | RecurrentPolicy, hparams: Hparams, device: tor
     )
 
 
-def default_block_size(policy: Policy | RecurrentPolicy, hparams: Hparams, device: torch.device) -> int:
+def with_block_size(policy: Policy | RecurrentPolicy, hparams: Hparams, device: torch.device) -> Hparams:
+    """Return the hyperparameters with `grad_block_size` as it suits policy and device, if it wasn't given."""
+    if hparams.grad_block_size is not None:
+        return hparams
+    return replace(hparams, grad_block_size=_block_size(policy, hparams, device))
+
+
+def _block_size(policy: Policy | RecurrentPolicy, hparams: Hparams, device: torch.device) -> int:
     """Return how many rows to compute at a time.
 
     With a kernel: a small minibatch as a whole; else as many as keep their activations in a core's cache, and

@@ -46,8 +46,15 @@ class RunningMeanStd(nn.Module):
             samples: [..., *shape]. Any number of leading dimensions.
             counted: [...], or with a last dimension of 1, bool. Which of them count; None counts all.
         """
-        rows = samples.reshape(-1, *self.mean.shape).to(torch.float64)
-        number, mean, spread = _moments(rows, counted)
+        self.merge(*self.seen(samples, counted))
+
+    def seen(self, samples: Tensor, counted: Tensor | None = None) -> tuple[int | Tensor, Tensor, Tensor]:
+        """Return number, mean and variance of a batch, as `update` takes it."""
+        return _moments(samples.reshape(-1, *self.mean.shape).to(torch.float64), counted)
+
+    @torch.no_grad()
+    def merge(self, number: int | float | Tensor, mean: Tensor | float, spread: Tensor | float) -> None:
+        """Merge a batch of so many samples, with this mean and population variance, float64."""
         count = self.count + number
         share = number / count.clamp_min(1)
         delta = mean - self.mean
@@ -153,6 +160,15 @@ class ObservationNormalizer(nn.Module):
                 return mean + std * given
             obs[path] = mean + std * given
         return obs
+
+    def observed(
+        self, obs: Batch, counted: Tensor | None = None
+    ) -> list[tuple[int | Tensor, Tensor, Tensor]]:
+        """Return number, mean and variance of observations, by leaf, of what `update` would merge."""
+        return [
+            moments.seen(obs if isinstance(obs, Tensor) else obs[path], counted)  # type: ignore[operator]
+            for path, moments in zip(self._paths, self.moments, strict=True)
+        ]
 
     def forward(self, obs: Batch, known: specs.TensorSpec | None = None) -> Batch:
         """Return observations [..., *shape] with their real and integer leaves normalized.

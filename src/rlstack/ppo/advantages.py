@@ -5,6 +5,7 @@ from typing import Any, Generic, NamedTuple, TypeVar, final
 import torch
 from torch import Tensor
 
+from ..distributed.ranks import ALONE, Ranks
 from ..hparams import Hparams
 from ..policies.normalization import RunningMeanStd
 from . import estimates
@@ -45,18 +46,25 @@ class AdvantageEstimator:
         sequences: Where to put advantages and returns.
         hparams: Discounts, and what to normalize.
         device: Where to compute.
+        ranks: Who has simulated a part of each horizon.
     """
 
     def __init__(
-        self, buffer: RolloutBuffer, sequences: Sequences, hparams: Hparams, device: torch.device
+        self,
+        buffer: RolloutBuffer,
+        sequences: Sequences,
+        hparams: Hparams,
+        device: torch.device,
+        ranks: Ranks = ALONE,
     ) -> None:
-        self.hparams = hparams
+        self.hparams, self._ranks = hparams, ranks
         self.return_moments = RunningMeanStd(()).to(device)
         """Of the reversed discounted returns of all collects: their spread scales the rewards."""
         self._buffer, self.sequences = buffer, sequences
         self._discounted = torch.zeros(hparams.num_envs, dtype=torch.float64, device=device)
         # What they are to become, once the horizon has been found sound.
-        self._next_moments = RunningMeanStd(()).to(device)
+        self.next_moments = RunningMeanStd(()).to(device)
+        """With several ranks, those of this rank's horizon alone until `take_in`."""
         self._next_discounted = torch.zeros_like(self._discounted)
 
     def begin(self, *, anew: bool) -> None:
@@ -65,10 +73,13 @@ class AdvantageEstimator:
 
     def tensors(self) -> list[Tensor]:
         """Return all that `sum_rewards` changes."""
-        return [self._next_discounted, *self._next_moments.buffers()]
+        return [self._next_discounted, *self.next_moments.buffers()]
 
     def sum_rewards(self) -> RewardMoments[Tensor]:
-        """Work out the statistics that scale rewards with the horizon in them; nothing uses them yet."""
+        """Work out the statistics that scale rewards with the horizon in them; nothing uses them yet.
+
+        With several ranks mean and variance are those of this rank's horizon alone.
+        """
         rewards, before = self._buffer.rewards.squeeze(-1).T.to(torch.float64), self.return_moments
         ended, _, valid = self._endings()
         if valid is not None:
@@ -76,16 +87,23 @@ class AdvantageEstimator:
         sums = estimates.reversed_discounted_returns(
             rewards, self._next_discounted, gamma=self.hparams.gamma, ended=ended
         )
-        self._next_moments.copy_from(before)
-        self._next_moments.update(sums, valid)
+        self.next_moments.copy_from(RunningMeanStd(()).to(sums.device) if self._ranks.many else before)
+        self.next_moments.update(sums, valid)
         last = sums[:, -1] if ended is None else sums[:, -1].masked_fill(ended[:, -1], 0.0)
         self._next_discounted.copy_(last)
-        after = self._next_moments
+        after = self.next_moments
+        return RewardMoments(after.mean, after.var, before.var, before.count)
+
+    def take_in(self, count: float, mean: float, var: float) -> RewardMoments[Tensor]:
+        """Work out the same with the horizons of all ranks, given the moments of their sums."""
+        before, after = self.return_moments, self.next_moments
+        after.copy_from(before)
+        after.merge(count, mean, var)
         return RewardMoments(after.mean, after.var, before.var, before.count)
 
     def accept(self) -> None:
         """Use the statistics that `sum_rewards` has worked out."""
-        self.return_moments.copy_from(self._next_moments)
+        self.return_moments.copy_from(self.next_moments)
         self._discounted.copy_(self._next_discounted)
 
     def estimate(self) -> ValueMonitors:
@@ -104,12 +122,40 @@ class AdvantageEstimator:
             ended=ended,
             end_values=end_values,
         )
-        explained_variance = estimates.explained_variance(values[:, :-1], returns, valid)
-        bootstrap_gap = estimates.bootstrap_gap(values, returns, valid)
-        if hp.normalize_advantages:
-            advantages = estimates.normalize(advantages, valid)
+        if self._ranks.many:
+            found = self._of_all(advantages, values, returns, valid)
+            advantages, explained_variance, bootstrap_gap = found
+        else:
+            explained_variance = estimates.explained_variance(values[:, :-1], returns, valid)
+            bootstrap_gap = estimates.bootstrap_gap(values, returns, valid)
+            if hp.normalize_advantages:
+                advantages = estimates.normalize(advantages, valid)
         self.sequences.fill(advantages, returns)
         return ValueMonitors(explained_variance, bootstrap_gap)
+
+    def _of_all(
+        self, advantages: Tensor, values: Tensor, returns: Tensor, valid: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return advantages [B, T], explained variance and bootstrap gap, by the horizons of all ranks."""
+        exact = returns.to(torch.float64)
+        groups = (advantages, returns, exact - values[:, :-1], values[:, :-1])
+        parts = [estimates.moments(group, valid) for group in groups]
+        parts.append(estimates.moments(values[:, -1], None))
+        every = self._ranks.gather("advantages", torch.stack([torch.stack(part) for part in parts]))
+        whole = estimates.merged(estimates.Moments(*every.unbind(-1)))
+        of_advantages, of_returns, of_errors, of_values, of_last = (
+            estimates.Moments(*each) for each in zip(*whole, strict=True)
+        )
+        varies = of_returns.var > 0
+        explained = torch.where(varies, 1 - of_errors.var / of_returns.var, 0.0)
+        gap = torch.where(varies, (of_last.mean - of_values.mean) / of_returns.var.sqrt(), 0.0)
+        if self.hparams.normalize_advantages:
+            normalized = (advantages.to(torch.float64) - of_advantages.mean) / (
+                of_advantages.var.sqrt() + 1e-8
+            )
+            normalized = normalized if valid is None else normalized.where(valid, 0.0)
+            advantages = normalized.to(advantages.dtype)
+        return advantages, explained.to(returns.dtype), gap.to(values.dtype)
 
     def _endings(self) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         """Return with which steps something ends, what comes after them is worth, and which count: [B, T]."""

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from tensordict import TensorDict
@@ -22,17 +22,14 @@ from .advantages import RewardMoments
 from .backend import Backend
 from .episodes import Episodes, without_none
 from .faults import cause_of, horizon_error
+from .pooling import Pool
 from .resets import Resets
 from .reward_watch import RewardWatch
 from .rollout_buffer import RolloutBuffer
 
 _log = logging.getLogger(__name__)
 
-
-class Rollout(Protocol):
-    """Fills a collector's buffer from its first observations on."""
-
-    def __call__(self, *, deterministic: bool) -> None: ...  # noqa: D102
+_IS_SOUND = "is_sound"
 
 
 class Collector:
@@ -53,6 +50,8 @@ class Collector:
         self._specs = SpecWatch(env)
         self.notice: Callable[[str], object] | None = _log.warning if notes else None
         """Takes what is to be said of the first step; None afterwards."""
+        self.pool: Pool | None = None
+        """Makes the numbers of a horizon those of all ranks', where there are several."""
         self._resets = Resets(env, hparams)
         self._seqs_per_state_reset = -1
         if isinstance(hparams, RecurrentHparams):
@@ -124,7 +123,7 @@ class Collector:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what `state_dict` returned; without the environment's own state, begin with a reset.
 
-        What `begun_anew` returned is of any number of environments.
+        Without observations it is of any number of environments.
 
         Raises:
             EnvError: If the environment can't take over its state.
@@ -179,7 +178,7 @@ class Collector:
 
     def run(
         self,
-        rollout: Rollout,
+        rollout: Callable[..., None],
         *,
         deterministic: bool,
         sums: Callable[[], RewardMoments[Tensor]] | None = None,
@@ -206,21 +205,27 @@ class Collector:
                 stats |= self._episodes.take(self.buffer.rewards, *flags)
             stats |= env_metrics(self.env, self.policy.device)
             moments = sums()._asdict() if sums else {}
-            read = read_back({**stats, **moments, "is_sound": self.buffer.is_sound()})
-            if not read["is_sound"] and (error := horizon_error(self.buffer, name)):
+            more = {} if self.pool is None else self.pool.unread()
+            read = read_back({**stats, **moments, **more, _IS_SOUND: self.buffer.is_sound()})
+            if not read[_IS_SOUND] and (error := horizon_error(self.buffer, name)):
                 raise error
+            whole = read if self.pool is None else self.pool(read)
             if moments:
-                found = RewardMoments(**{name: read[name] for name in moments})
+                found = RewardMoments(**{name: whole[name] for name in moments})
                 self._rewards.look(read["rewards/min"], read["rewards/max"], found)
         except BaseException as fault:
             cause = None if fault is error else cause_of(fault, self.buffer, name)
             # Half a horizon is worth nothing, and the environment may be in any state: begin anew.
             self.buffer.clear()
             self.restart()
+            if self.pool is not None:
+                self.pool.failed(cause or fault)
             if cause is not None:
                 raise cause from fault
             raise
-        return without_none({name: read[name] for name in stats})
+        return without_none(
+            {name: value for name, value in whole.items() if name not in {*moments, *more, _IS_SOUND}}
+        )
 
     def _count_sequences(self, more: int) -> int:
         """Return how many sequences the recurrent state will have lasted after so many more."""
@@ -292,8 +297,3 @@ class Collector:
         """Return the values [N, 1] of observations [N, ...] and recurrent states [N, ...]."""
         with self.backend.threads(num_rows(obs)):
             return self.backend.values(obs, state)
-
-
-def begun_anew(state: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the state of a collector, `Collector.state_dict`, before its environments' next reset."""
-    return {"env_config": state["env_config"], "obs": None}

@@ -1,7 +1,19 @@
 """Estimates made of a horizon's rewards and values, as functions of tensors."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
+
+
+class Moments(NamedTuple):
+    """Moments of samples, float64, of one shape each."""
+
+    count: Tensor
+    """How many there are."""
+    mean: Tensor
+    var: Tensor
+    """Population variance."""
 
 
 def gae(
@@ -91,6 +103,30 @@ def variance(values: Tensor, counted: Tensor | None) -> Tensor:
     if counted is None:
         return values.var(correction=0)
     return mean((values - mean(values, counted)).square(), counted)
+
+
+def moments(values: Tensor, counted: Tensor | None) -> Moments:
+    """Return the moments of those values, [] each, that `counted` marks; None marks all."""
+    exact = values.to(torch.float64)
+    number = exact.new_tensor(exact.numel()) if counted is None else counted.sum().to(torch.float64)
+    return Moments(number, mean(exact, counted), variance(exact, counted))
+
+
+def merged(parts: Moments) -> Moments:
+    """Return the moments of all samples, [...], given those of their parts, [R, ...].
+
+    M = Σ n m / Σ n   and   V = Σ n (v + (m − M)²) / Σ n
+
+    Chan, Golub & LeVeque 1979, Updating formulae and a pairwise algorithm for computing sample variances.
+
+    Args:
+        parts: What is said of a part without samples doesn't matter.
+    """
+    count = parts.count.sum(0)
+    share = parts.count / count.clamp_min(1)
+    total = torch.where(share > 0, share * parts.mean, 0.0).sum(0)
+    spread = share * (parts.var + (parts.mean - total).square())
+    return Moments(count, total, torch.where(share > 0, spread, 0.0).sum(0))
 
 
 def normalize(values: Tensor, counted: Tensor | None = None) -> Tensor:

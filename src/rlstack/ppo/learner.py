@@ -5,7 +5,7 @@ limit, and whether an earlier step was cancelled. It reaches the host once, with
 """
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from torch import Tensor
 from ..common.device import reads_wait
 from ..common.errors import NonFiniteError
 from ..common.metrics import read_back
+from ..distributed.ranks import ALONE, Ranks
 from ..hparams import Hparams
 from ..policies.file import plain_name
 from .backend import Backend
@@ -22,30 +23,10 @@ from .optimizers import lay_out, make_optimizer
 from .parameter_groups import add_parameters, regroup
 from .rollout_buffer import Sequences
 from .schedules import Coefficients
+from .step_record import StepRecord
 
 _MAX_SKIPPED_STEPS = 10
 """Optimizer steps that float16's gradient scaler may skip in a row while it looks for a scale."""
-
-
-class StepRecord(NamedTuple):
-    """What is known of one optimizer step; the fields of `PPOLoss` come first."""
-
-    total: float
-    policy: float
-    vf: float
-    entropy: float
-    kl_div: float
-    clip_fraction: float
-    grad_norm: float
-    """Before clipping."""
-    tried: float
-    """1 if no earlier step of the update was the last one, else 0."""
-    loss_ok: float
-    """1 if the loss is finite, else 0."""
-    grad_ok: float
-    """1 if the gradient is finite, else 0."""
-    made: float
-    """1 if the parameters were changed, else 0."""
 
 
 class Learner:
@@ -54,10 +35,11 @@ class Learner:
     Args:
         backend: Whose parameters to update, and how the gradient is computed.
         hparams: What to optimize, and how.
+        ranks: Who makes the same steps, each with a gradient of its own.
     """
 
-    def __init__(self, backend: Backend, hparams: Hparams) -> None:
-        self.backend, self.hparams = backend, hparams
+    def __init__(self, backend: Backend, hparams: Hparams, ranks: Ranks = ALONE) -> None:
+        self.backend, self.hparams, self.ranks = backend, hparams, ranks
         self.scaler, device = backend.scaler, backend.device
         self.optimizer, self.example_state = make_optimizer(hparams, self._named_parameters(), device)
         self.parameters = self._held()
@@ -67,7 +49,7 @@ class Learner:
         """Whether the optimizer itself obeys `found_inf`; else the host must read the flag."""
         self.options = OptimizerOptions(self.optimizer, hparams)
         records = "capturable" in self.optimizer.defaults and self.options.places[0] is not None
-        self.capturable = self.gated and records
+        self.capturable = self.gated and records and ranks.recordable
         """Whether optimizer steps read nothing from the host, and can be recorded."""
         self._reads_wait = reads_wait(device)
         # A tensor where steps may be recorded or compiled: those read it each time.
@@ -134,11 +116,19 @@ class Learner:
 
     def step(self, sequences: Sequences, index: slice | Tensor) -> Tensor:
         """Make one optimizer step from the sequences with these numbers; return its record, [11]."""
-        return self.apply(self.gradient(sequences, index))
+        return self.finish(self.gradient(sequences, index), sequences, index)
 
     def gradient(self, sequences: Sequences, index: slice | Tensor) -> Tensor:
         """Put the gradient of the loss of some sequences into the parameters; return the losses, [6]."""
         return self.backend.gradient(sequences, index, self.coefficients)
+
+    def finish(self, losses: Tensor, sequences: Sequences, index: slice | Tensor) -> Tensor:
+        """Make the optimizer step of what `gradient` has left and returned; return its record, [11]."""
+        if self.ranks.many:
+            flat = self.backend.flat_gradient
+            gradients = [each.grad for each in self.parameters if each.grad is not None]
+            self.ranks.average([*(gradients if flat is None else [flat]), losses], sequences.counting(index))
+        return self.apply(losses)
 
     def follow(self, backend: Backend) -> None:
         """Update from now on what these passes train; what was trained before keeps the optimizer's state.

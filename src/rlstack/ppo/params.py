@@ -3,7 +3,7 @@
 import inspect
 import re
 from collections.abc import Mapping
-from dataclasses import is_dataclass
+from dataclasses import is_dataclass, replace
 from typing import Any
 
 import torch
@@ -14,6 +14,13 @@ from ..hparams import Hparams
 from ..policies.file import uncompiled
 from ..policies.policy import Policy, RecurrentPolicy
 from .optimizers import options_of_parts
+
+
+def with_simulator_options(hparams: Hparams, env_cls: Any) -> Hparams:
+    """Return the hyperparameters with the options of a simulator's class, which its name doesn't have."""
+    if options := getattr(env_cls, "simulator_options", None):
+        return replace(hparams, env_config={**options, **(hparams.env_config or {})})
+    return hparams
 
 
 def describe_params(

@@ -247,14 +247,19 @@ class Sequences:
         weights = self._weights(rows, index if whole is None else whole)
         return LossInputs(*found.unsqueeze(-1))._replace(weights=weights)
 
+    def counting(self, index: slice | Tensor) -> Tensor | None:
+        """Return which share of the steps of some sequences counts, []; None if all do."""
+        valid = self.buffer.valid
+        return (
+            None if valid is None else _at(valid.view(-1), self._rows(index)).to(self._columns.dtype).mean()
+        )
+
     def _weights(self, rows: slice | Tensor, whole: slice | Tensor) -> Tensor | None:
         """Return the weights of rows [N · L, 1] of a minibatch."""
-        if self.buffer.valid is None:
+        valid, share = self.buffer.valid, self.counting(whole)
+        if valid is None or share is None:
             return None
-        valid = self.buffer.valid.view(-1, 1).to(self._columns.dtype)
-        return _at(valid, rows) / _at(valid, self._rows(whole)).mean().clamp_min(
-            torch.finfo(valid.dtype).tiny
-        )
+        return _at(valid.view(-1, 1), rows).to(share.dtype) / share.clamp_min(torch.finfo(share.dtype).tiny)
 
     def _rows(self, index: slice | Tensor) -> slice | Tensor:
         """Return where the steps of sequences are in the flattened buffer, [N · L]."""

@@ -6,6 +6,7 @@
         optimizer.safetensors
         state.safetensors      everything else that is a tensor
         manifest.json          what is where, checksums, and everything that is no tensor
+        state-1.safetensors    the same of rank 1, where several trained together, and so on
       latest  best             the names of two of them
 
 A checkpoint is written under another name and renamed when it is complete, so it is there whole or not at
@@ -18,11 +19,11 @@ import json
 import logging
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, final
+from typing import Any, TypeAlias, final
 
 from safetensors import SafetensorError
 from safetensors.torch import load, save
@@ -35,20 +36,20 @@ from ..policies.file import as_stored, parse, state_of
 
 _FORMAT = "rlstack.checkpoint.1"
 
-_MODEL, _OPTIMIZER, _STATE, _MANIFEST = (
-    "model.safetensors",
-    "optimizer.safetensors",
-    "state.safetensors",
-    "manifest.json",
-)
+_FILES = _MODEL, _OPTIMIZER, _STATE = "model.safetensors", "optimizer.safetensors", "state.safetensors"
 
-_FILES = (_MODEL, _OPTIMIZER, _STATE)
+_MANIFEST = "manifest.json"
 
 _NO_CHECKSUM = "0" * 64
 
 _CHECKSUM = re.compile(rb'\A\{"checksum": "([0-9a-f]{64})"')
 
-_NAME = re.compile(r"ckpt-(\d{9,})")
+NAME = re.compile(r"ckpt-(\d{9,})")
+
+_STATES = re.compile(r"state-[1-9]\d*\.safetensors")
+
+Others: TypeAlias = Callable[[Path], list[dict[str, Any]]]
+"""Lets other ranks write their states into a directory, and returns what the manifest says of each."""
 
 _LARGEST_MANIFEST = 2**28
 """Bytes; more is no manifest."""
@@ -66,12 +67,14 @@ class Checkpoint:
         state: What `Algorithm.state_dict` returned.
         info: What was to be known of it, JSON alone.
         policy: The description of the policy: its classes, options and specs.
+        ranks: How many ranks wrote it; the state is that of one of them.
     """
 
     path: Path
     state: dict[str, Any]
     info: dict[str, Any]
     policy: dict[str, Any]
+    ranks: int = 1
 
 
 def check(policy: Any, state: Mapping[str, Any]) -> None:
@@ -86,11 +89,23 @@ def check(policy: Any, state: Mapping[str, Any]) -> None:
     """
     as_stored(state_of(policy), policy.description)
     pack(state.get("optimizer"), "optimizer")
-    pack({key: value for key, value in state.items() if key not in ("policy", "optimizer")}, "state")
+    pack(_rest(state), "state")
+
+
+def write_state(directory: Path, rank: int, state: Mapping[str, Any]) -> dict[str, Any]:
+    """Write a rank's own part of `Algorithm.state_dict`; return what the manifest is to say of it."""
+    packed, tensors = pack(_rest(state), "state")
+    write_file(directory / _state_of(rank), save(tensors))
+    return packed
 
 
 def write(
-    directory: Path, number: int, policy: Any, state: Mapping[str, Any], info: Mapping[str, Any]
+    directory: Path,
+    number: int,
+    policy: Any,
+    state: Mapping[str, Any],
+    info: Mapping[str, Any],
+    others: Others | None = None,
 ) -> Path:
     """Write a checkpoint and return where it is.
 
@@ -101,14 +116,13 @@ def write(
         state: What `Algorithm.state_dict` returned.
         info: What else is to be known, JSON alone: `collects`, `updates`, `env_steps` and `stats` at least,
             and the identity of the `run`.
+        others: Of the ranks after this one, if there are any.
 
     Raises:
         TypeError, ValueError: If the state holds what no file can; says where.
         OSError: If it can't be written; what was there is as it was.
     """
-    rest = {key: value for key, value in state.items() if key not in ("policy", "optimizer")}
     optimizer, optimizer_tensors = pack(state["optimizer"], "optimizer")
-    packed, tensors = pack(rest, "state")
     final = directory / f"ckpt-{number:09d}"
     partial = directory / f".{final.name}.{os.getpid()}"
     directory.mkdir(parents=True, exist_ok=True)
@@ -117,14 +131,17 @@ def write(
         partial.mkdir()
         policy.save(partial / _MODEL)
         write_file(partial / _OPTIMIZER, save(optimizer_tensors))
-        write_file(partial / _STATE, save(tensors))
+        states = [write_state(partial, 0, state), *(others(partial) if others else [])]
         files = {
             name: {"size": (partial / name).stat().st_size, "sha256": _hash(partial / name)}
-            for name in _FILES
+            for name in (_MODEL, _OPTIMIZER, *map(_state_of, range(len(states))))
         }
         versions = {name: version(name) for name in ("rlstack", "torch", "tensordict", "torchrl")}
         head = {"format": _FORMAT, "versions": versions, "info": info, "files": files}
-        write_file(partial / _MANIFEST, seal({**head, "optimizer": optimizer, "state": packed}))
+        parts = {"optimizer": optimizer, "state": states[0]}
+        if others:
+            parts["states"] = states[1:]
+        write_file(partial / _MANIFEST, seal({**head, **parts}))
         if final.exists():
             # What takes its place is complete; in between the checkpoint before it is the last one.
             discard(final)
@@ -135,18 +152,20 @@ def write(
     return final
 
 
-def read(path: Path, run: str | None = None) -> Checkpoint:
+def read(path: Path, run: str | None = None, rank: int = 0, ranks: int = 1) -> Checkpoint:
     """Return a checkpoint, every byte of it verified.
 
     Args:
         path: Its directory.
         run: The identity that it must have if it has one, empty for no other; None takes any.
+        rank: Whose state to return.
+        ranks: Of how many; if others wrote it, the state is that of rank 0.
 
     Raises:
         CheckpointError: If it is damaged, none, or of another run.
     """
     try:
-        said = _read(path)
+        said = _read(path, rank, ranks)
     except OSError as error:
         raise CheckpointError(f"{path} can't be read: {error}") from error
     theirs = said.info.get("run")
@@ -180,13 +199,13 @@ def manifest(path: Path) -> dict[str, Any]:
     if said.get("format") != _FORMAT:
         raise CheckpointError(f"{file} has the format {said.get('format')!r}, expected {_FORMAT}")
     files = said.get("files")
-    if not isinstance(files, dict) or set(files) != set(_FILES):
+    if not isinstance(files, dict) or {name for name in files if not _STATES.fullmatch(name)} != {*_FILES}:
         raise CheckpointError(f"{file} is damaged: it should list {', '.join(_FILES)}")
     info = said.get("info")
     kinds = {"collects": int, "updates": int, "env_steps": int, "stats": dict}
     if not isinstance(info, dict) or any(type(info.get(key)) is not kind for key, kind in kinds.items()):
         raise CheckpointError(f"{file} is damaged: it should say {', '.join(kinds)}")
-    if (named := _NAME.fullmatch(path.name)) and int(named[1]) != info["updates"]:
+    if (named := NAME.fullmatch(path.name)) and int(named[1]) != info["updates"]:
         raise CheckpointError(f"{path} is damaged or was renamed: it is of update {info['updates']}")
     return said
 
@@ -205,7 +224,7 @@ def numbered(directory: Path) -> list[Path]:
     """Return the checkpoints in a directory, the last one first; whether they are sound isn't looked at."""
     if not directory.is_dir():
         return []
-    named = [(int(found[1]), path) for path in directory.iterdir() if (found := _NAME.fullmatch(path.name))]
+    named = [(int(found[1]), path) for path in directory.iterdir() if (found := NAME.fullmatch(path.name))]
     return [path for _, path in sorted(named, reverse=True)]
 
 
@@ -232,43 +251,20 @@ def read_latest(directory: Path, run: str | None = None) -> Checkpoint:
     raise CheckpointError(f"{directory} has no sound checkpoint" + "".join(f"; {fault}" for fault in faults))
 
 
-def point(directory: Path, pointer: str, target: Path) -> None:
-    """Let a pointer, `latest` or `best`, name a checkpoint."""
-    write_file(directory / pointer, f"{target.name}\n".encode())
+def _rest(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what has no file of its own."""
+    return {key: value for key, value in state.items() if key not in ("policy", "optimizer")}
 
 
-def pointed(directory: Path, pointer: str) -> Path | None:
-    """Return the checkpoint that a pointer names; None if there is no such pointer or checkpoint."""
-    try:
-        name = (directory / pointer).read_text(errors="replace").strip()
-    except OSError:
-        return None
-    path = directory / name
-    return path if _NAME.fullmatch(name) and path.is_dir() else None
+def _state_of(rank: int) -> str:
+    return f"state-{rank}.safetensors" if rank else _STATE
 
 
-def prune(directory: Path, keep: int, last: Path) -> None:
-    """Remove all but the last checkpoints and the best one, and what a killed process left half done.
-
-    Args:
-        directory: Where they are.
-        keep: How many to keep, the last one among them.
-        last: The last one; those of later updates, which couldn't be used, stay.
-    """
-    best, paths = pointed(directory, "best"), numbered(directory)
-    for path in paths[paths.index(last) + keep :]:
-        if path != best:
-            discard(path)
-    for path in directory.iterdir():
-        if path.name.startswith(".ckpt-"):
-            remove(path)
-
-
-def _read(path: Path) -> Checkpoint:
+def _read(path: Path, rank: int, ranks: int) -> Checkpoint:
     said = manifest(path)
     contents: dict[str, dict[str, Any]] = {}
     policy: dict[str, Any] = {}
-    for name in _FILES:
+    for name in sorted(said["files"]):
         file, expected = path / name, said["files"][name]
         if not isinstance(expected, dict) or file.stat().st_size != expected.get("size"):
             raise CheckpointError(f"{file} is damaged: it has another size")
@@ -284,12 +280,14 @@ def _read(path: Path) -> Checkpoint:
         except (SafetensorError, errors.PolicyFileError) as error:
             raise CheckpointError(f"{file} is damaged: {error}") from error
     try:
+        states = [said["state"], *said.get("states", [])]
+        mine = rank if len(states) == ranks else 0
         state = {
             "policy": contents[_MODEL],
             "optimizer": unpack(said["optimizer"], contents[_OPTIMIZER]),
-            **unpack(said["state"], contents[_STATE]),
+            **unpack(states[mine], contents[_state_of(mine)]),
         }
-        return Checkpoint(path, state, said["info"], policy)
+        return Checkpoint(path, state, said["info"], policy, len(states))
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path / _MANIFEST} is damaged: {error}") from error
 

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from ..common.errors import CheckpointError, ConfigError, RunDirError
-from . import checkpoint
+from . import checkpoint, kept
 from .saved_config import read_config
 
 _log = logging.getLogger(__name__)
@@ -20,7 +20,7 @@ def find_checkpoint(path: Path) -> Path:
         CheckpointError: If there is none.
     """
     directory = path / "checkpoints" if (path / "checkpoints").is_dir() else path
-    found = checkpoint.pointed(directory, "best") or next(iter(checkpoint.numbered(directory)), None)
+    found = kept.pointed(directory, "best") or next(iter(checkpoint.numbered(directory)), None)
     if found is None and not (path / "manifest.json").is_file():
         raise CheckpointError(f"{path} is no checkpoint, and there is none in it")
     return found or path

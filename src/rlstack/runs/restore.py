@@ -10,11 +10,10 @@ from typing import Any
 import torch
 
 from ..algorithm import Algorithm, RecurrentAlgorithm
-from ..common import errors
+from ..common import errors, random_state
 from ..common.errors import HparamsError, told
 from ..common.nested import flatten, same
 from ..policies.file import as_stored, parse, state_of
-from ..ppo.collector import begun_anew
 from ..spec_json import differences, from_json
 from . import checkpoint
 from .class_files import is_same_class
@@ -57,19 +56,26 @@ def state_for(algorithm: Algorithm | RecurrentAlgorithm, said: checkpoint.Checkp
     # Of every environment there is one number.
     if len(state["advantages"]["discounted"]) != algorithm.hparams.num_envs:
         changes.append("num_envs")
+    if said.ranks != algorithm.ranks.count:
+        changes.append(f"the number of ranks (it has {said.ranks}, here there are {algorithm.ranks.count})")
     if not changes:
         return state
     what = " and ".join(changes) + (" are not those" if len(changes) > 1 else " is not that")
     _log.warning("%s of %s: the environments are reset", what, said.path)
-    collector, evaluations = begun_anew(state["collector"]), state["eval_collector"]
+    collector, evaluations = _begun_anew(state["collector"]), state["eval_collector"]
     if "env_config" in changes:
         collector["env_config"] = evaluations = None
     return {
         **state,
         "collector": collector,
-        "eval_collector": evaluations and begun_anew(evaluations),
+        "eval_collector": evaluations and _begun_anew(evaluations),
         "advantages": {**state["advantages"], "discounted": None},
     }
+
+
+def _begun_anew(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the state of a collector, `Collector.state_dict`, before its environments' next reset."""
+    return {"env_config": state["env_config"], "obs": None}
 
 
 def restore(algorithm: Algorithm | RecurrentAlgorithm, said: checkpoint.Checkpoint) -> None:
@@ -101,10 +107,13 @@ def restore(algorithm: Algorithm | RecurrentAlgorithm, said: checkpoint.Checkpoi
     except Exception as error:
         algorithm.load_state_dict(before)
         raise errors.CheckpointError(f"{said.path} can't be used: {told(error)}") from error
+    if said.ranks != algorithm.ranks.count and algorithm.ranks.index:
+        # Its state is that of rank 0, with random numbers that are that rank's.
+        random_state.seed_all(torch.initial_seed() + said.info["env_steps"], algorithm.ranks.index)
     algorithm.policy.clip_actions(mine.get("clip_actions", True))
     if algorithm.hparams.seed is not None and made.get("seed", making["seed"]) != making["seed"]:
         # Another seed means other random numbers from here on.
-        torch.manual_seed(algorithm.hparams.seed)
+        random_state.seed_all(algorithm.hparams.seed, algorithm.ranks.index)
 
 
 def _differences(name: str, there: Any, here: Any) -> Iterator[tuple[str, Any, Any]]:

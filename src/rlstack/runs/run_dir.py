@@ -6,7 +6,8 @@
       tracking.json    as `rlstack.tracking.mlflow_run` tells
       checkpoints/     as `rlstack.runs.checkpoint` tells
 
-A lock in it keeps a second trainer out.
+A lock in it keeps a second trainer out. Of several ranks the first one holds it, and alone writes in it, but
+for the states of the others in checkpoints.
 """
 
 import logging
@@ -23,10 +24,12 @@ from ..common import errors
 from ..common.atomic_files import write_file
 from ..common.errors import RunDirError
 from ..common.types import Stats
+from ..distributed.ranks import join
 from ..tracking.journal import JOURNAL, Journal
 from ..tracking.mlflow_run import forget_tracked_run
-from . import checkpoint
+from . import checkpoint, kept
 from .options import CheckpointConfig
+from .rank_states import found_by_first
 from .run_lock import RunLock
 from .saved_config import ALGORITHMS, CONFIG, check_config, config_file, describe, read_config, training
 from .yaml_format import dump, plain_values, unwritten
@@ -56,10 +59,14 @@ class RunDir:
     def __init__(self, path: Path, options: CheckpointConfig, *, anew: bool = False) -> None:
         path = path.absolute()
         self.path, self.options, self.checkpoints = path, options, path / "checkpoints"
-        path.mkdir(parents=True, exist_ok=True)
-        self.lock = RunLock(path, anew=anew)
+        self.ranks = join()
+        self.writes = self.ranks.index == 0
+        """Whether this process is the one that does."""
+        if self.writes:
+            path.mkdir(parents=True, exist_ok=True)
+        self.lock = RunLock(path, anew=anew, by_another=not self.writes)
         try:
-            self.journal = Journal(path / JOURNAL)
+            self.journal = Journal(path / JOURNAL) if self.writes else None
         except BaseException:
             self.lock.release()
             raise
@@ -87,6 +94,8 @@ class RunDir:
         """
         run_dir = cls(path, CheckpointConfig.parse(checkpoint_config), anew=True)
         with closed_on_error(run_dir):
+            if not run_dir.writes:
+                return run_dir
             if checkpoint.numbered(run_dir.checkpoints):
                 raise RunDirError(
                     f"{path} holds checkpoints of a run: use Trainer.resume, on the command line --resume, "
@@ -101,7 +110,7 @@ class RunDir:
                 "trainer": {"checkpoint_config": vars(run_dir.options), **options},
             }
             # What a run without a checkpoint left here is none of this one's.
-            run_dir.journal.cut(-1)
+            run_dir.cut_journal(-1)
             forget_tracked_run(run_dir.path)
             write_file(run_dir.path / CONFIG, dump(config, run_dir.path).encode())
             if said := unwritten(plain_values(config["algorithm_config"]), str(run_dir.path / CONFIG)):
@@ -123,21 +132,27 @@ class RunDir:
         return run_dir
 
     def read_latest(self) -> checkpoint.Checkpoint:
-        """Return the run's last sound checkpoint; damaged ones and those of other runs are named in warnings.
+        """Return the run's last sound checkpoint, with this rank's state.
+
+        Damaged ones and those of other runs are named in warnings.
 
         Raises:
             CheckpointError: If there is none.
         """
-        return checkpoint.read_latest(self.checkpoints, self.id)
+        return found_by_first(self.ranks, lambda: checkpoint.read_latest(self.checkpoints, self.id))
 
     def describe_anew(self, algorithm: Algorithm | RecurrentAlgorithm) -> None:
         """Let the config.yaml say what is used from now on."""
+        if not self.writes:
+            return
         said = read_config(self.path)
         said["algorithm_config"] = describe(algorithm)
         write_file(self.path / CONFIG, dump(said, self.path).encode())
 
     def describe_training(self, trainer: Mapping[str, Any], stop_conditions: Any) -> None:
         """Let the config.yaml say how it is trained, beside what the trainer knows itself."""
+        if not self.writes:
+            return
         said = read_config(self.path)
         said["trainer"] = {**trainer, **said["trainer"]}
         if stop_conditions is not None:
@@ -151,7 +166,8 @@ class RunDir:
         Raises:
             OSError: If that can't be.
         """
-        self.journal.sync()
+        if self.journal is not None:
+            self.journal.sync()
         return self.checkpoints
 
     def read_checked(
@@ -188,8 +204,18 @@ class RunDir:
     def close(self) -> None:
         """Let another trainer have the directory; this one may write into it no more."""
         if self.lock.is_held:
-            self.journal.close()
+            self.close_journal()
             self.lock.release()
+
+    def cut_journal(self, env_steps: int) -> None:
+        """Drop the metrics after so many environment steps."""
+        if self.journal is not None:
+            self.journal.cut(env_steps)
+
+    def close_journal(self) -> None:
+        """Write no more metrics."""
+        if self.journal is not None:
+            self.journal.close()
 
     def is_due(self, updates: int) -> bool:
         """Return whether a checkpoint is to be written after so many updates."""
@@ -210,16 +236,18 @@ class RunDir:
             stats: Of its last update.
         """
         self.saved, self._saved_at = int(path.name.rpartition("-")[2]), time.monotonic()
-        checkpoint.point(self.checkpoints, "latest", path)
+        if not self.writes:
+            return
+        kept.point(self.checkpoints, "latest", path)
         if self._is_best(stats):
-            checkpoint.point(self.checkpoints, "best", path)
-        checkpoint.prune(self.checkpoints, self.options.keep, path)
+            kept.point(self.checkpoints, "best", path)
+        kept.prune(self.checkpoints, self.options.keep, path)
 
     def _is_best(self, stats: Stats) -> bool:
         value = stats.get(self.options.best, math.nan)
         if not math.isfinite(value):
             return False
-        best = checkpoint.pointed(self.checkpoints, "best")
+        best = kept.pointed(self.checkpoints, "best")
         try:
             before = None if best is None else checkpoint.manifest(best)["info"]["stats"][self.options.best]
         except (errors.CheckpointError, KeyError, OSError):

@@ -36,18 +36,22 @@ class RunLock:
     Args:
         path: The directory.
         anew: Whether its next trainer begins anew; None lets no trainer make way.
+        by_another: Whether another rank of this training holds it, which alone writes there.
 
     Raises:
         RunDirError: If another process has the directory, or a trainer of this one that doesn't make way.
     """
 
-    def __init__(self, path: Path, *, anew: bool | None) -> None:
+    def __init__(self, path: Path, *, anew: bool | None, by_another: bool = False) -> None:
         from filelock import FileLock
 
         self._path, self._pid = path, os.getpid()
         self._owner: WeakMethod[MakeWay] | None = None
         self._lost: str | None = None
-        self._lock: Any = FileLock(path / ".lock", thread_local=False)
+        self._lock: Any = None
+        if by_another:
+            return
+        self._lock = FileLock(path / ".lock", thread_local=False)
         key = path.resolve()
         other = _held.get(key)
         if other is not None and (other._lost or other._pid != self._pid):
@@ -97,7 +101,8 @@ class RunLock:
         """
         if self.is_held:
             self._lost = why
-            self._lock.release()
+            if self._lock is not None:
+                self._lock.release()
 
     def _make_way(self, anew: bool | None) -> None:
         if anew is None or self._owner is None:

@@ -4,16 +4,17 @@ import atexit
 import logging
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 from ..algorithm import Algorithm, RecurrentAlgorithm
 from ..common import metrics
-from ..common.errors import RunDirError, StatisticError, told
+from ..common.errors import RankError, RunDirError, StatisticError, told
 from ..common.types import Stats
 from ..runs import checkpoint
+from ..runs.rank_states import write_together
 from ..runs.restore import restore
 from ..runs.run_dir import RunDir
 from ..runs.saved_config import facts
@@ -43,6 +44,7 @@ class Keeper:
         system_metrics: bool,
     ) -> None:
         self._algorithm, self._run_dir, self._tracker = algorithm, run_dir, tracker
+        self.ranks = algorithm.ranks
         self._system_metrics = system_metrics
         self.collects, self.steps = 0, 0
         """How many horizons have been collected, and how often the policy has been updated."""
@@ -52,6 +54,8 @@ class Keeper:
         """Whether they have been; whether all has been done that comes with it."""
         self.resumed = False
         """Whether no update has been made since a checkpoint was gone on from."""
+        self.is_due = False
+        """Whether a checkpoint is due that all ranks must write together."""
         self._pid = os.getpid()
         self._at_work = 0
         self._updates, self._is_tried = algorithm.learner.updates, False
@@ -119,7 +123,10 @@ class Keeper:
         self._is_recorded, faults = True, self._track()
         if self._run_dir is not None:
             if faults or self._run_dir.is_due(self.steps):
-                self.try_to_save()
+                # With several ranks not here: one of them may have been left by an error.
+                self.is_due = self.ranks.many
+                if not self.is_due:
+                    self.try_to_save()
             elif not self._is_tried:
                 self._try()
             self._is_tried = True
@@ -130,7 +137,8 @@ class Keeper:
         """Keep what a loop has done that is suspended when the process ends: later nothing can be."""
         if self._pid == os.getpid():
             self.record()
-            self.try_to_save()
+            if not self.ranks.many:
+                self.try_to_save()
 
     def _track(self) -> list[str]:
         """Track the last update's statistics, unless that has been done; return what is wrong with them."""
@@ -167,18 +175,27 @@ class Keeper:
             "mlflow_run_id": self._tracker.run_id,
         }
         where = run_dir.sync_journal() if run_dir else Path(directory or "")
-        path = checkpoint.write(where, self.steps, algorithm.policy, algorithm.state_dict(), info)
+
+        def write(state: Mapping[str, Any], others: checkpoint.Others | None = None) -> Path:
+            return checkpoint.write(where, self.steps, algorithm.policy, state, info, others)
+
+        if self.ranks.many:
+            path = write_together(self.ranks, write, algorithm.state_dict)
+        else:
+            path = write(algorithm.state_dict())
         if run_dir:
             run_dir.keep(path, self.last)
         return path
 
     def try_to_save(self) -> None:
         """Write a checkpoint if it isn't there; if that can't be, for whatever reason, training goes on."""
-        run_dir = self._run_dir
+        run_dir, self.is_due = self._run_dir, False
         if run_dir is None or not run_dir.lock.is_held or self.steps == run_dir.saved:
             return
         try:
             self.save(None)
+        except RankError:
+            raise
         except Exception as error:
             why = str(error) if isinstance(error, OSError | TypeError) else told(error)
             _log.warning("no checkpoint could be written, training goes on: %s", why)
@@ -200,7 +217,7 @@ class Keeper:
         self.resumed, self._updates = self.steps > 0, self._algorithm.learner.updates
         if self._run_dir is not None:
             # The metrics after it will come again.
-            self._run_dir.journal.cut(self._algorithm.env_steps)
+            self._run_dir.cut_journal(self._algorithm.env_steps)
 
     def close(self, status: str | None = None) -> None:
         """Send what is left to MLflow, and let another trainer have the run directory.
@@ -252,7 +269,7 @@ class Keeper:
                     "close() it to give that up"
                 ) from error
         self._tracker.close()
-        run_dir.journal.close()
+        run_dir.close_journal()
         run_dir.lock.release("was taken over by another trainer of this process: go on with that one")
 
     def _try(self) -> None:

@@ -16,6 +16,7 @@ from ..env.base import EnvFactory
 from ..keywords import AlgorithmConfig
 from ..runs import checkpoint
 from ..runs.options import OnNonFinite, check_trainer
+from ..runs.rank_states import found_by_first
 from ..runs.restore import check_can_be_kept
 from ..runs.run_dir import RunDir, closed_on_error
 from ..runs.saved_config import make_algorithm, trainer_of
@@ -86,9 +87,10 @@ class Trainer:
             options = {"on_nonfinite": on_nonfinite, "system_metrics": system_metrics}
             run_dir = RunDir.begin(run_dir, checkpoint_config or {}, options, self.algorithm)
         self.run_dir: RunDir | None = run_dir
-        with closed_on_error(run_dir):
+        ranks = self.algorithm.ranks
+        with closed_on_error(run_dir), ranks.telling():
             run = track_as(self.algorithm.params, run_dir and run_dir.path)
-            self.tracker = MlflowSender(run, run_dir and run_dir.journal, enabled=track)
+            self.tracker = MlflowSender(run, run_dir and run_dir.journal, enabled=track and not ranks.index)
             self._keeper = Keeper(self.algorithm, run_dir, self.tracker, system_metrics=system_metrics)
             self._nonfinite = NonFiniteHandler(self.algorithm, on_nonfinite, self._keeper, run_dir)
             self._stopping = Stopping(self._keeper)
@@ -99,7 +101,7 @@ class Trainer:
 
         Conditions that remember earlier updates know of those after which this was asked.
         """
-        return self._stopping.holds(self.stop_condition)
+        return self._stopping.settle(self.stop_condition)
 
     @property
     def collects(self) -> int:
@@ -177,7 +179,7 @@ class Trainer:
             RunDirError: If the run directory holds checkpoints of later updates.
         """
         read = checkpoint.read_latest if checkpoint.numbered(Path(path)) else checkpoint.read
-        said = read(Path(path))
+        said = found_by_first(self.algorithm.ranks, lambda: read(Path(path)))
         if self.run_dir is not None:
             self.run_dir.check_last(said)
         self._keeper.go_on_from(said)
@@ -195,6 +197,7 @@ class Trainer:
         with self._keeper.at_work():
             stats = self._nonfinite.update(env_config)
             self._keeper.record()
+            self._stopping.after_step(self.stop_condition)
         return stats
 
     def close(self) -> None:
@@ -278,10 +281,7 @@ class Trainer:
                         yield stats
                     finally:
                         keeper.record()
-                    if interrupt.wants_checkpoint:
-                        interrupt.wants_checkpoint = False
-                        keeper.try_to_save()
-                    done = self._stopping.holds(stop)
+                    done = self._stopping.settle(stop, interrupt)
                 keeper.try_to_save()
                 self.interrupted = interrupt.signum
                 status = "FINISHED" if not interrupt.is_over else "KILLED"

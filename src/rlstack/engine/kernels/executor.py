@@ -15,8 +15,9 @@ from ...ppo.advantages import AdvantageEstimator
 from ...ppo.bounds import MACHINE_CODE, MACHINE_CODE_PARAMETERS, STEP_ALONE
 from ...ppo.collector import Collector
 from ...ppo.executor import Executor
-from ...ppo.learner import Learner, StepRecord
+from ...ppo.learner import Learner
 from ...ppo.rollout_buffer import Sequences
+from ...ppo.step_record import StepRecord
 from ..native.available import program_class
 from .backend import KernelBackend
 from .base import script, unoptimized
@@ -53,7 +54,8 @@ class KernelExecutor(Executor):
         hparams, done = self.learner.hparams, 0
         while done < hparams.num_sgd_iters:
             self.renew(done)
-            steps = None if self.learner.cancelled else self._small_steps(sequences, size)
+            alone = not (self.learner.cancelled or self.learner.ranks.many)
+            steps = self._small_steps(sequences, size) if alone else None
             if steps is not None:
                 many = 1 if hparams.recompute_advantages else hparams.num_sgd_iters - done
                 self.learner.take_made(steps.make(sequences, size, many))

@@ -1,0 +1,1 @@
+"""Many processes that train one policy, each on environments of its own."""
