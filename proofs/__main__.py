@@ -12,7 +12,21 @@ import time
 from datetime import date
 from pathlib import Path
 
-from . import configs, damage, disk, envs, hostile, kills, memory, modes, outages, ranks, seeds, signals, sweeps
+from . import (
+    configs,
+    damage,
+    disk,
+    envs,
+    hostile,
+    kills,
+    memory,
+    modes,
+    outages,
+    ranks,
+    seeds,
+    signals,
+    sweeps,
+)
 
 PROOFS = {
     "R1 kills": kills.prove,

@@ -7,8 +7,8 @@ import torch
 
 from rlstack import Algorithm, HparamsError, RecurrentAlgorithm, Trainer
 from rlstack.env import CartPole
-from rlstack.ppo.step_record import StepRecord
 from rlstack.ppo.optimizer_options import adapted_lr
+from rlstack.ppo.step_record import StepRecord
 
 from ..helpers import parameters, update
 from ..runs.test_resume import assert_goes_on_the_same
