@@ -122,7 +122,7 @@ def _summary(directory: Path, seeds: Sequence[int]) -> list[str]:
         last = history[-1] if history else {}
         steps = (int(last[key]) if key in last else None for key in ("algorithm/steps", ENV_TOTAL_STEPS))
         # Without what follows, which has been said when it ended.
-        end = _end(directory, seed).partition(": ")[0].partition(", after")[0]
+        end = _end(directory, seed).removeprefix("rlstack: ").partition(": ")[0].partition(", after")[0]
         rows.append([seed, *steps, curve[-1][1] if curve else None, end])
         if curve:
             curves[seed] = curve
