@@ -200,7 +200,7 @@ class Counting(Jumping):
     def forward(self, obs):
         self.calls += 1
         features, values = self.inner(obs)
-        return TensorDict({"logits": features["logits"] + self.calls}, len(obs)), values
+        return TensorDict({"logits": features["logits"] + self.calls}, obs.shape[:1]), values
 
 
 def test_what_cannot_be_traced_is_named(tmp_path):

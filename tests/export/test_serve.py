@@ -51,7 +51,7 @@ def score(policy, seed):
 
 def test_it_gets_the_same_score_without_torch(elsewhere, tmp_path):
     algorithm = Algorithm(CartPole, num_envs=64, horizon=32, model_config={"hiddens": [32]}, seed=0)
-    for _ in range(8):
+    for _ in range(20):
         algorithm.collect()
         algorithm.step()
     path = algorithm.policy.export(tmp_path / "policy.onnx").path

@@ -92,7 +92,7 @@ def test_what_is_exported_does_nothing_forbidden(cls):
     if state is not None:
         given |= {f"state.{name}": part for name, part in state.items()}
     outputs = program(*(given[name] for name in acting.inputs))
-    actions = outputs if isinstance(outputs, torch.Tensor) else outputs[0]
+    actions = outputs["action"]
     assert torch.equal(actions, policy.act(obs, deterministic=True).actions)
     assert not forbidden(policy, obs, actions).any()
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
-from ..env.worker_processes import cores
+from ..common.device import cores
 from ..training.interrupts import SAVING, Interrupt
 from .signals import ENDS_WITH_PARENT
 

@@ -1,6 +1,8 @@
 """Where and how to compute: the device, its precision, and how much at a time."""
 
 import logging
+import os
+import sys
 
 import torch
 
@@ -37,6 +39,13 @@ def reads_wait(device: torch.device) -> bool:
 def can_record(device: torch.device) -> bool:
     """Return whether what a device does can be recorded and replayed."""
     return device.type == "cuda"
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    if sys.platform == "linux":
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 class one_thread:  # noqa: N801 (a context manager by the name of what it does)

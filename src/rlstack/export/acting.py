@@ -61,8 +61,8 @@ class Acting(nn.Module):
     def _act(self, *inputs: Tensor) -> dict[str, Tensor]:
         policy = self.policy
         if self._samples:
-            *inputs, noise = inputs
-            distribution, state = self.distribution(*inputs)
+            *seen, noise = inputs
+            distribution, state = self.distribution(*seen)
             drawn = distribution.from_noise(noise)
         else:
             distribution, state = self.distribution(*inputs)

@@ -19,7 +19,7 @@ from .acting import Acting
 
 _NEEDED = ("onnx", "onnxscript", "onnxruntime")
 
-_NOT_USERS = tuple(str(Path(path)) for path in (*torch.__path__, Path(__file__).parents[1]))
+_NOT_USERS = tuple(str(Path(path)) for path in (*map(str, torch.__path__), str(Path(__file__).parents[1])))
 """Where code lies that isn't the model's, unless the model is rlstack's."""
 
 Run = Callable[[Sequence[Tensor]], dict[str, Tensor]]

@@ -145,13 +145,16 @@ class ObservationNormalizer(nn.Module):
 
     def restore(self, normalized: Batch) -> Batch:
         """Return observations [..., *shape], given their standard deviations from the mean; the way back."""
-        obs = normalized if isinstance(normalized, Tensor) else normalized.copy()
+
+        def back(given: Tensor, moments: nn.Module) -> Tensor:
+            assert isinstance(moments, RunningMeanStd)
+            return moments.mean.to(given.dtype) + moments.var.sqrt().to(given.dtype) * given
+
+        if isinstance(normalized, Tensor):
+            return back(normalized, self.moments[0]) if self._paths else normalized
+        obs = normalized.copy()
         for path, moments in zip(self._paths, self.moments, strict=True):
-            given = normalized if isinstance(normalized, Tensor) else normalized[path]
-            mean, std = (each.to(given.dtype) for each in (moments.mean, moments.var.sqrt()))
-            if isinstance(normalized, Tensor):
-                return mean + std * given
-            obs[path] = mean + std * given
+            obs[path] = back(normalized[path], moments)
         return obs
 
     def forward(self, obs: Batch, known: specs.TensorSpec | None = None) -> Batch:

@@ -13,6 +13,7 @@ from .. import specs
 from ..common.errors import TrackingError, begin_of
 from ..export.acting import Acting, with_arguments
 from ..export.tensors import apart, names
+from ..policies.base import PolicyBase
 from ..policies.policy import Policy, RecurrentPolicy
 from .uris import mlflow_at, tracking_uri, without_passwords
 
@@ -112,7 +113,7 @@ def _signature(answering: _Answering, inputs: tuple[Tensor, ...]) -> Any:
     return ModelSignature(schema(inputs, answering.acting.inputs), schema(outputs, answering.outputs))
 
 
-def _example(policy: Policy | RecurrentPolicy) -> tuple[Tensor, ...]:
+def _example(policy: PolicyBase) -> tuple[Tensor, ...]:
     """Return zeros for all that a policy is given."""
     device = torch.device("cpu")
     parts = [*apart(policy.acting_spec, specs.zeros(policy.acting_spec, (_ROWS,), device))]

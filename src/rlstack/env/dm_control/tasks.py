@@ -15,6 +15,7 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
+from ...common.device import cores
 from ...common.errors import EnvError
 from ...common.types import OBS, REWARDS, Batch, Config, Device
 from ...common.validation import did_you_mean
@@ -23,7 +24,7 @@ from ..base import Env
 from ..ending import FINAL_OBS, TERMINATED, TRUNCATED
 from ..foreign import draw_seed
 from ..simulators import needed, unknown
-from .worker_processes import Workers, cores
+from .worker_processes import Workers
 
 _WORKER = Path(__file__).with_name("tasks_worker.py")
 

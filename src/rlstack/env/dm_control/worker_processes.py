@@ -207,13 +207,6 @@ class Workers:
         ) from None
 
 
-def cores() -> int:
-    """Return how many cores this process may use."""
-    if sys.platform == "linux":
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def _memory_file() -> Any:
     """Return a file in memory that has no name: it goes with the last process that holds it open."""
     if sys.platform == "linux":
