@@ -50,7 +50,7 @@ lint: $(STAMP)  ## what each commit must pass; .pre-commit-config.yaml runs this
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/codespell -L boddy,levle,metrix,plase,reacher,recurent,retruns,valu src tests proofs docs benchmarks examples README.md CHANGELOG.md CONTRIBUTING.md
+	$(BIN)/codespell -L boddy,levle,metrix,plase,reacher,recurent,retruns,serch,trals,valu src tests proofs docs benchmarks examples README.md CHANGELOG.md CONTRIBUTING.md
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .

@@ -31,6 +31,9 @@ KINDS = {
     "CaptureError": RuntimeError,
     "TrackingError": RuntimeError,
     "RunDirError": ValueError,
+    "ExportError": ValueError,
+    "TrialError": ValueError,
+    "StoppedError": RuntimeError,
 }
 
 

@@ -13,8 +13,9 @@ import numpy as np
 import psutil
 import pytest
 
+from rlstack.common.device import cores
 from rlstack.common.errors import EnvError
-from rlstack.env.dm_control.worker_processes import Workers, cores
+from rlstack.env.dm_control.worker_processes import Workers
 
 from .standin_worker import BAD, SLOW, SUICIDAL
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from rlstack import Algorithm
-from rlstack.env import CartPole
+from rlstack.env import CartPoleV1
 
 SERVE = Path(__file__).parents[2] / "examples" / "serve_onnx.py"
 NEEDED = ["numpy", "onnxruntime", "gymnasium", "cloudpickle", "farama_notifications", "typing_extensions"]
@@ -50,8 +50,16 @@ def score(policy, seed):
 
 
 def test_it_gets_the_same_score_without_torch(elsewhere, tmp_path):
-    algorithm = Algorithm(CartPole, num_envs=64, horizon=32, model_config={"hiddens": [32]}, seed=0)
-    for _ in range(20):
+    options = {
+        "num_envs": 64,
+        "horizon": 32,
+        "horizons_per_env_reset": -1,
+        "sgd_minibatch_size": 256,
+        "seed": 0,
+    }
+    options |= {"optimizer_config": {"lr": 3e-3}, "model_config": {"hiddens": [32]}}
+    algorithm = Algorithm(CartPoleV1, **options)
+    for _ in range(4):
         algorithm.collect()
         algorithm.step()
     path = algorithm.policy.export(tmp_path / "policy.onnx").path

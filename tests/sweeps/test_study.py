@@ -8,9 +8,8 @@ from collections import Counter
 
 import pytest
 
-from rlstack.common.errors import HparamsError
+from rlstack.common.errors import HparamsError, StoppedError, TrialError
 from rlstack.sweeps import study
-from rlstack.sweeps.attempt import StoppedError, TrialError
 from rlstack.sweeps.options import SweepConfig
 from rlstack.sweeps.study import Sweep
 from rlstack.sweeps.summary import importances, rows, spread, write_table

@@ -5,8 +5,7 @@ import time
 
 import pytest
 
-from rlstack.common.errors import ConfigError, EnvError, RunDirError, StatisticError
-from rlstack.sweeps.attempt import StoppedError, TrialError
+from rlstack.common.errors import ConfigError, EnvError, RunDirError, StatisticError, StoppedError, TrialError
 from rlstack.sweeps.options import SweepConfig
 from rlstack.sweeps.trial import Reports, run_dir_of, run_trial
 from rlstack.tracking.journal import JOURNAL, Journal

@@ -41,6 +41,14 @@ class ExportError(RlstackError, ValueError):
     """A policy can't be written for other programs; says why, and what to change."""
 
 
+class TrialError(RlstackError, ValueError):
+    """A trial of a sweep can't be: its values don't go together, or training with them failed."""
+
+
+class StoppedError(RlstackError, RuntimeError):
+    """Training was asked to stop: the trial of the sweep will be gone on with."""
+
+
 class TrackingError(RlstackError, RuntimeError):
     """A run's metrics can't be sent to MLflow; says why, and what to do."""
 

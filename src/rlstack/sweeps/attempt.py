@@ -12,14 +12,6 @@ FAULT, SEED = "fault", "seed "
 """Attributes of a trial: why it can't be, and what the names of its seeds' values begin with."""
 
 
-class TrialError(Exception):
-    """A trial can't be: its values don't go together, or training with them failed."""
-
-
-class StoppedError(Exception):
-    """Training was asked to stop: the trial will be gone on with."""
-
-
 @final
 class Attempt:
     """An attempt at a trial, by this process.

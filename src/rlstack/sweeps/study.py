@@ -18,10 +18,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
-from ..common.errors import HparamsError
+from ..common.errors import HparamsError, StoppedError, TrialError
 from ..common.validation import check_options
 from ..tracking.uris import sqlite_uri
-from .attempt import FAULT, Attempt, StoppedError, TrialError, root
+from .attempt import FAULT, Attempt, root
 from .options import SweepConfig
 
 if TYPE_CHECKING:

@@ -6,12 +6,20 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Protocol, final
 
-from ..common.errors import CheckpointError, ConfigError, RunDirError, StatisticError, told
+from ..common.errors import (
+    CheckpointError,
+    ConfigError,
+    RunDirError,
+    StatisticError,
+    StoppedError,
+    TrialError,
+    told,
+)
 from ..common.metrics import ENV_TOTAL_STEPS
 from ..common.types import Stats
 from ..conditions import Condition, HitsUpperBound, statistic
 from ..tracking.journal import JOURNAL, read_rows
-from .attempt import Attempt, StoppedError, TrialError
+from .attempt import Attempt
 from .options import SweepConfig
 
 
