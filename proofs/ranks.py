@@ -19,7 +19,7 @@ from rlstack.common.errors import CheckpointError
 from rlstack.runs import checkpoint
 
 COMMAND = (
-    *("-m", "rlstack", "train", "cartpole", "num_envs=8", "horizon=8", "sgd_minibatch_size=16"),
+    *("-m", "rlstack", "train", "rlstack.env:CartPole", "num_envs=8", "horizon=8", "sgd_minibatch_size=16"),
     *("model_config.hiddens=[16]", "normalize_observations=True", "device=cpu", "--tracking", "off"),
     *("--checkpoint-every", "1", "--resume", "auto", "--seed", "0"),
 )

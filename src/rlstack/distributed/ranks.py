@@ -15,8 +15,10 @@ from typing import Any, Final, NamedTuple, final
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.distributed_c10d import PrefixStore, _get_default_store
 
 from ..common.errors import RankError, told
+from .meeting import meet
 from .pulse import DEAD, Pulse
 
 _VARIABLES: Final = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -251,7 +253,8 @@ def join() -> Ranks:
     if dist.get_world_size() == 1:
         return ALONE
     if group not in _joined:
-        store = dist.PrefixStore("rlstack", dist.distributed_c10d._get_default_store().clone())
+        own: Any = _get_default_store()
+        store = PrefixStore("rlstack", own.clone())
         pulse = Pulse(store, dist.get_rank(), dist.get_world_size())
         _joined.clear()
         _joined[group] = Ranks(pulse, dist.get_rank(), dist.get_world_size())
@@ -267,7 +270,9 @@ def _initialize() -> None:
             torch.cuda.set_device(local)
             backend = "cpu:gloo,cuda:nccl"
     try:
-        dist.init_process_group(backend)
+        store, rank, count = next(dist.rendezvous("env://"))
+        store = PrefixStore(meet(PrefixStore("rlstack", store), rank, count), store)
+        dist.init_process_group(backend, store=store, rank=rank, world_size=count)
     except (RuntimeError, ValueError) as error:
         said = ", ".join(f"{name}={os.environ.get(name)}" for name in _VARIABLES)
         raise RankError(f"no process group could be made of {said}: {told(error)}") from error

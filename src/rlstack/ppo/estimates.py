@@ -9,7 +9,7 @@ from torch import Tensor
 class Moments(NamedTuple):
     """Moments of samples, float64, of one shape each."""
 
-    count: Tensor
+    number: Tensor
     """How many there are."""
     mean: Tensor
     var: Tensor
@@ -122,11 +122,11 @@ def merged(parts: Moments) -> Moments:
     Args:
         parts: What is said of a part without samples doesn't matter.
     """
-    count = parts.count.sum(0)
-    share = parts.count / count.clamp_min(1)
+    number = parts.number.sum(0)
+    share = parts.number / number.clamp_min(1)
     total = torch.where(share > 0, share * parts.mean, 0.0).sum(0)
     spread = share * (parts.var + (parts.mean - total).square())
-    return Moments(count, total, torch.where(share > 0, spread, 0.0).sum(0))
+    return Moments(number, total, torch.where(share > 0, spread, 0.0).sum(0))
 
 
 def normalize(values: Tensor, counted: Tensor | None = None) -> Tensor:

@@ -148,7 +148,7 @@ class Pool:
         for moments, seen in zip(self._moments(), self._observed, strict=True):
             shape, device = moments.mean.shape, moments.mean.device
             mean, var = (each.view(shape).to(device) for each in (seen.mean, seen.var))
-            moments.merge(seen.count.view(()).to(device), mean, var)
+            moments.merge(seen.number.view(()).to(device), mean, var)
 
     def _exchange(self, words: dict[str, Any], numbers: Tensor | None) -> list[Said]:
         self._met = True
