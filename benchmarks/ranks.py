@@ -66,7 +66,7 @@ def calls() -> dict[str, float]:
         times = []
         for _ in range(60):
             start = time.perf_counter()
-            call()
+            call()  # type: ignore[no-untyped-call]
             times.append(time.perf_counter() - start)
         found[name] = sorted(times)[30]
     return found
@@ -90,7 +90,7 @@ def measured(kind: str, size: int = 0, updates: int = 0) -> Any:
     with tempfile.TemporaryDirectory() as directory:
         out = Path(directory) / "out"
         arguments = (kind, size, updates, str(Path(directory) / "place"), str(out))
-        mp.spawn(work, arguments, nprocs=1 if kind == "one" else 2)  # type: ignore[no-untyped-call]
+        mp.spawn(work, arguments, nprocs=1 if kind == "one" else 2)  # type: ignore[attr-defined, no-untyped-call]
         return json.loads(out.read_text())
 
 

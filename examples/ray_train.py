@@ -15,7 +15,7 @@ from rlstack import Trainer
 from rlstack.conditions import HitsUpperBound
 from rlstack.env import CartPole
 
-HYPERPARAMETERS = {
+HYPERPARAMETERS: dict[str, Any] = {
     "num_envs": 256,
     "horizon": 64,
     "gamma": 0.98,

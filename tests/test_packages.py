@@ -11,8 +11,8 @@ import rlstack
 SOURCE = Path(rlstack.__file__).parent
 DESIGN = Path(__file__).parents[1] / "docs" / "design.md"
 ORDER = """
-    common distributed specs spec_json schedulers conditions env models hparams keywords distributions export policies
-    ppo engine algorithm tracking runs plots training sweeps env_check cli __main__
+    common distributed specs spec_json schedulers conditions env models hparams keywords distributions export
+    policies ppo engine algorithm tracking runs plots training sweeps env_check cli __main__
 """.split()  # noqa: SIM905 (a list of strings reads worse)
 """A package, or a file beside them, imports only from those before it."""
 

@@ -47,8 +47,7 @@ class _PPO(ABC):
         hparams = self.hparams_cls.parse(hyperparameters)
         self.ranks = join()
         self.device = resolve_device(hparams.device)
-        hparams = without_emulation(hparams, self.device)
-        hparams = with_simulator_options(hparams, env_cls)
+        hparams = with_simulator_options(without_emulation(hparams, self.device), env_cls)
         random_state.seed_all(hparams.seed, self.ranks.index)
         self.env_cls = env_cls
         self.env = make_env(env_cls, hparams.num_envs, hparams.env_config, self.device)
@@ -60,10 +59,9 @@ class _PPO(ABC):
         self.backend = make_backend(self.policy, self.hparams, self.device)
         self.collector = Collector(self.env, self.backend, self.hparams)
         self.learner = Learner(self.backend, self.hparams, self.ranks)
-        self._sequences = Sequences(self.collector.buffer)
-        self.advantages = AdvantageEstimator(
-            self.collector.buffer, self._sequences, self.hparams, self.device, self.ranks
-        )
+        buffer = self.collector.buffer
+        self._sequences = Sequences(buffer)
+        self.advantages = AdvantageEstimator(buffer, self._sequences, self.hparams, self.device, self.ranks)
         self._executor = make_executor(self.collector, self.learner, self.advantages)
         self._watch = PolicyWatch(self.policy)
         self._horizon_watch = HorizonWatch(self.hparams, getattr(self.env, "max_horizon", None))
@@ -73,7 +71,7 @@ class _PPO(ABC):
         self._buffered = False
         self._eval_collector: Collector | None = None
         begin_together(self.ranks, self.params, self.policy)
-        self.collector.pool = make_pool(self.ranks, self.collector.buffer, self.policy, self.advantages)
+        self.collector.pool = make_pool(self.ranks, buffer, self.policy, self.advantages)
 
     @property
     def params(self) -> dict[str, str]:

@@ -10,7 +10,7 @@ from rlstack import Algorithm, RecurrentAlgorithm, Trainer
 from rlstack.common.errors import CheckpointError, ConfigError, HparamsError, NonFiniteError, RunDirError
 from rlstack.common.serialization import pack
 from rlstack.env import CartPole, CartPoleV1, ContinuousDummyEnv, DiscreteDummyEnv, Env, MountainCar, Pendulum
-from rlstack.runs import checkpoint, kept
+from rlstack.runs import checkpoint
 from rlstack.runs.restore import restore
 from rlstack.tracking.journal import JOURNAL, read_rows
 

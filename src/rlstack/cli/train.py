@@ -134,7 +134,9 @@ def begin(asked: RunConfig, run_dir: Path | None, ranks: Ranks) -> tuple[Trainer
         raise HparamsError(f"there is no environment: give module:Class, or one of {', '.join(RECIPES)}")
     home = None if run_dir is None else run_dir.absolute()
     env_cls, algorithm_config = resolve(asked.env, asked.algorithm_config, asked.algorithm)
-    directory = run_dir or _same_for_all(ranks, lambda: make_run_dir(asked.env))
+    name = asked.env
+    directory = run_dir or _same_for_all(ranks, lambda: make_run_dir(name))
+    assert directory is not None
     home = home or directory.absolute()
     try:
         trainer = Trainer(

@@ -16,6 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.distributed_c10d import PrefixStore, _get_default_store
+from torch.distributed.rendezvous import rendezvous
 
 from ..common.errors import RankError, told
 from .meeting import meet
@@ -270,7 +271,7 @@ def _initialize() -> None:
             torch.cuda.set_device(local)
             backend = "cpu:gloo,cuda:nccl"
     try:
-        store, rank, count = next(dist.rendezvous("env://"))
+        store, rank, count = next(rendezvous("env://"))
         store = PrefixStore(meet(PrefixStore("rlstack", store), rank, count), store)
         dist.init_process_group(backend, store=store, rank=rank, world_size=count)
     except (RuntimeError, ValueError) as error:

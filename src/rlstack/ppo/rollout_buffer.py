@@ -249,15 +249,13 @@ class Sequences:
 
     def counting(self, index: slice | Tensor) -> Tensor | None:
         """Return which share of the steps of some sequences counts, []; None if all do."""
-        valid = self.buffer.valid
-        return (
-            None if valid is None else _at(valid.view(-1), self._rows(index)).to(self._columns.dtype).mean()
-        )
+        if self.buffer.valid is None:
+            return None
+        return _at(self.buffer.valid.view(-1), self._rows(index)).to(self._columns.dtype).mean()
 
     def _weights(self, rows: slice | Tensor, whole: slice | Tensor) -> Tensor | None:
         """Return the weights of rows [N · L, 1] of a minibatch."""
-        valid, share = self.buffer.valid, self.counting(whole)
-        if valid is None or share is None:
+        if (share := self.counting(whole)) is None or (valid := self.buffer.valid) is None:
             return None
         return _at(valid.view(-1, 1), rows).to(share.dtype) / share.clamp_min(torch.finfo(share.dtype).tiny)
 

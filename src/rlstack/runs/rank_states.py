@@ -64,7 +64,9 @@ def _write_other(ranks: Ranks, state_dict: Callable[[], Mapping[str, Any]]) -> P
     said = ranks.agree("checkpoint", {})
     if "error" not in said:
         try:
-            mine = {"state": checkpoint.write_state(Path(said["directory"]), ranks.index, state_dict())}
+            mine: dict[str, Any] = {
+                "state": checkpoint.write_state(Path(said["directory"]), ranks.index, state_dict())
+            }
         except Exception as error:
             # Whatever it is, rank 0 says it to all.
             mine = {"error": told(error)}
