@@ -11,6 +11,7 @@ from rlstack.common.errors import CheckpointError, ConfigError, HparamsError, No
 from rlstack.common.serialization import pack
 from rlstack.env import CartPole, CartPoleV1, ContinuousDummyEnv, DiscreteDummyEnv, Env, MountainCar, Pendulum
 from rlstack.runs import checkpoint
+from rlstack.runs.kept import pointed
 from rlstack.runs.restore import restore
 from rlstack.tracking.journal import JOURNAL, read_rows
 
@@ -321,10 +322,10 @@ class TestTrainer:
         means = [trainer.step()["returns/mean"] for _ in range(6)]
         best = 1 + means.index(max(means))
         directory = trainer.run_dir.checkpoints
-        kept = {int(path.name[5:]) for path in checkpoint.numbered(directory)}
-        assert kept == {5, 6, best}
-        assert kept.pointed(directory, "best").name == f"ckpt-{best:09d}"
-        assert kept.pointed(directory, "latest").name == "ckpt-000000006"
+        left = {int(path.name[5:]) for path in checkpoint.numbered(directory)}
+        assert left == {5, 6, best}
+        assert pointed(directory, "best").name == f"ckpt-{best:09d}"
+        assert pointed(directory, "latest").name == "ckpt-000000006"
         trainer.close()
 
     def test_a_run_ends_with_a_checkpoint(self, tracked, tmp_path):
