@@ -63,6 +63,9 @@ class SingleRow:
         inputs = [obs] if isinstance(obs, Tensor) else apart(spec, obs)
         if state is not None:
             inputs += apart(policy.state_spec, state)
+        if not inputs[0].is_cpu:
+            # Moved to a GPU, parameters stay the same objects.
+            return None
         which = deterministic, spec is policy.observation_spec
         with torch.no_grad():
             if which not in self._recorded:
@@ -81,11 +84,7 @@ class SingleRow:
             self._recorded.clear()
             layers = [vars(layer) for layer in policy.modules()]
             watched = [own[name] for own in layers for name in _WATCHED if name in own]
-            self._form, self._dicts, self._filled = (
-                form,
-                [*layers, *watched],
-                [each for each in watched if each],
-            )
+            self._dicts, self._filled = [*layers, *watched], [each for each in watched if each]
             self._form, self._size, self._objects = form, sum(map(len, self._dicts)), self._found()
             self._usable = _can_be_recorded(policy)
         return self._usable
