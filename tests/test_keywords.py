@@ -55,7 +55,7 @@ def test_help_says_what_each_means(cls, hparams_cls, keywords):
         for name, meaning in said.items():
             assert f"{name}: {meaning}" in flat
         assert max(map(len, described.__doc__.splitlines())) <= 110
-    assert cls.__doc__.index("Example:") < cls.__doc__.index("Hyperparameters:")
+    assert cls.__doc__.index("Examples:") < cls.__doc__.index("Hyperparameters:")
 
 
 SAMPLE = """
