@@ -5,6 +5,7 @@ and reads those of the others. A rank whose line stays the same is dead or stopp
 failed is quoted; one whose call has the same number and another name has left the common way.
 """
 
+import atexit
 import json
 import os
 import socket
@@ -19,6 +20,9 @@ PATIENCE: Final = 60
 
 DEAD: Final = 4
 """The same where a connection has broken."""
+
+_FAREWELL: Final = 10.0
+"""How long to wait at the end of the process for a beat that is under way, s."""
 
 
 @final
@@ -42,7 +46,10 @@ class Pulse:
         self._silent = [0] * count
         self._lost: str | None = None
         self._beat()
-        threading.Thread(target=self._run, daemon=True, name="rlstack-pulse").start()
+        self._thread = threading.Thread(target=self._run, daemon=True, name="rlstack-pulse")
+        self._thread.start()
+        # A thread that comes back from the store while Python ends would abort the process.
+        atexit.register(self._stop)
 
     @property
     def name(self) -> str:
@@ -66,6 +73,10 @@ class Pulse:
             self._ended.set()
             self._said["left"] = True
             self._beat()
+
+    def _stop(self) -> None:
+        self._ended.set()
+        self._thread.join(_FAREWELL)
 
     def fault(self, patience: int = PATIENCE) -> str | None:
         """Return which rank the others wait for in vain and why; None if nothing is known against any.
