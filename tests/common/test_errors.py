@@ -32,6 +32,7 @@ KINDS = {
     "TrackingError": RuntimeError,
     "RunDirError": ValueError,
     "ExportError": ValueError,
+    "RankError": RuntimeError,
     "TrialError": ValueError,
     "StoppedError": RuntimeError,
 }

@@ -51,8 +51,11 @@ class Stopping:
         rank 0's, since a clock, or a test of the policy, may say something else on each.
         """
         keeper, ask = self._keeper, interrupt or Interrupt()
+        if not keeper.ranks.many:
+            self._save(ask)
+            return self.holds(condition)
         holds = self.holds(condition)
-        if keeper.ranks.many and self._settled is not keeper.last:
+        if self._settled is not keeper.last:
             self._settled = keeper.last
             signum = ask.signum or (signal.SIGTERM if ask.is_over else None)
             mine = {"save": keeper.is_due or ask.wants_checkpoint, "signum": signum, "holds": holds}
@@ -60,15 +63,18 @@ class Stopping:
             ask.wants_checkpoint = any(said["save"] for said in every)
             ask.signum = next((said["signum"] for said in every if said["signum"]), None)
             self._answer = holds = every[0]["holds"]
-        if ask.wants_checkpoint:
-            ask.wants_checkpoint = False
-            keeper.try_to_save()
+        self._save(ask)
         return holds
 
     def after_step(self, condition: Condition) -> None:
         """Write with the other ranks what is due, where a caller's own loop makes the updates."""
         if self._keeper.ranks.many:
             self.settle(condition)
+
+    def _save(self, interrupt: Interrupt) -> None:
+        if interrupt.wants_checkpoint:
+            interrupt.wants_checkpoint = False
+            self._keeper.try_to_save()
 
     def _ask(self, condition: Condition, stats: Stats) -> bool:
         try:
