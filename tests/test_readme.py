@@ -12,12 +12,17 @@ LOOP = (ROOT / "docs" / "loop.md").read_text()
 SNIPPETS = re.findall(r"(<!-- needs: (\w+) -->\n)?```python\n(.*?)```", README + LOOP, re.DOTALL)
 
 
+def marks(needs, code):
+    """Return how a snippet is marked: the default work takes a CPU long in bfloat16."""
+    return [
+        *([pytest.mark.gpu] if needs == "cuda" else []),
+        *([pytest.mark.slow] if "enable_amp=True" in code else []),
+    ]
+
+
 @pytest.mark.parametrize(
     ("needs", "code"),
-    [
-        pytest.param(needs, code, marks=[pytest.mark.gpu] if needs == "cuda" else [])
-        for _, needs, code in SNIPPETS
-    ],
+    [pytest.param(needs, code, marks=marks(needs, code)) for _, needs, code in SNIPPETS],
     ids=[f"snippet{i}" for i in range(len(SNIPPETS))],
 )
 def test_snippets_run(needs, code, tracked, capsys):

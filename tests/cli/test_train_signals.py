@@ -89,6 +89,7 @@ def go_on(process):
     process.stdin.flush()
 
 
+@pytest.mark.slow
 def test_those_that_ask_for_a_checkpoint_kill_at_no_time(start, tmp_path):
     process = start(*BEFORE, *AFTER)
     for stop in (*BEFORE, *AFTER):
@@ -134,6 +135,7 @@ def test_one_that_ends_lets_the_end_be_written(signum, start, tmp_path):
     assert said.splitlines()[-1] == "To go on:       rlstack train --resume out"
 
 
+@pytest.mark.slow
 def test_the_second_one_ends_at_once_there_too(start, tmp_path):
     process = start("matplotlib.figure")
     reach(process, "matplotlib.figure")

@@ -81,7 +81,17 @@ def test_an_onnx_model_acts_as_the_policy(recurrent, tmp_path):
         assert not recurrent or any(part.any() for part in memory.values())
 
 
-@pytest.mark.parametrize("case", ["one choice", "several choices", "one-hot", "binary", "squashed"])
+# Squashed numbers stand for the others where time is short.
+@pytest.mark.parametrize(
+    "case",
+    [
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("one choice", "several choices", "one-hot", "binary")
+        ),
+        "squashed",
+    ],
+)
 def test_chance_comes_from_outside(case, tmp_path):
     policy = make(case)
     made = policy.export(tmp_path / "policy.pt2", deterministic=False)
