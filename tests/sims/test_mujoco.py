@@ -497,7 +497,7 @@ def test_recurrent_ones_differ_in_what_they_must(name):
     env_cls, feedforward = resolve(name, {})
     _, recurrent = resolve(name, {}, "recurrent")
     differing = {key for key in recurrent if recurrent[key] != feedforward[key]}
-    assert differing == {"model_config", "sgd_minibatch_size", "recompute_advantages"}
+    assert differing == {"model_config", "sgd_minibatch_size"}
     one, two = Algorithm(env_cls, **feedforward), RecurrentAlgorithm(env_cls, **recurrent)
     assert two.hparams.sgd_minibatch_size * two.hparams.sequence_length == one.hparams.sgd_minibatch_size
     assert one.policy.distribution_cls.__name__ == "Normal"

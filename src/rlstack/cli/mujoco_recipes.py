@@ -89,7 +89,6 @@ def _hyperparameters(
         "optimizer_config": {"lr": lr},
         "lr_schedule": [[0, lr], [steps, 0.1 * lr]],
         "lr_schedule_kind": "interp",
-        "recompute_advantages": True,
         "distribution_cls": "rlstack.distributions.Normal",
         "normalize_observations": True,
         "vf_clip_param": None,
@@ -102,7 +101,7 @@ def recurrent(hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
     options = hyperparameters["model_config"]
     memory = {"hidden_size": 256, **{key: options[key] for key in ("log_std_init",) if key in options}}
     size = hyperparameters["sgd_minibatch_size"] // _SEQ_LEN
-    return {"sgd_minibatch_size": size, "model_config": memory, "recompute_advantages": False}
+    return {"sgd_minibatch_size": size, "model_config": memory}
 
 
 def _gymnasium(env: str, target: float, hyperparameters: dict[str, Any]) -> Recipe:
