@@ -123,6 +123,7 @@ def write(
         OSError: If it can't be written; what was there is as it was.
     """
     optimizer, optimizer_tensors = pack(state["optimizer"], "optimizer")
+    packed, tensors = pack(_rest(state), "state")
     final = directory / f"ckpt-{number:09d}"
     partial = directory / f".{final.name}.{os.getpid()}"
     directory.mkdir(parents=True, exist_ok=True)
@@ -131,7 +132,8 @@ def write(
         partial.mkdir()
         policy.save(partial / _MODEL)
         write_file(partial / _OPTIMIZER, save(optimizer_tensors))
-        states = [write_state(partial, 0, state), *(others(partial) if others else [])]
+        write_file(partial / _STATE, save(tensors))
+        states = [packed, *(others(partial) if others else [])]
         files = {
             name: {"size": (partial / name).stat().st_size, "sha256": _hash(partial / name)}
             for name in (_MODEL, _OPTIMIZER, *map(_state_of, range(len(states))))
