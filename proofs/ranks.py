@@ -1,4 +1,4 @@
-"""R13: training of several ranks goes on after one is killed, names one that is stopped, and stays one.
+"""R14: training of several ranks goes on after one is killed, names one that is stopped, and stays one.
 
 Real `torchrun` launchers, each with two `rlstack train` processes: a rank is killed with SIGKILL again and
 again, one is stopped with SIGSTOP, the launcher is ended with SIGTERM, and 200 updates leave the ranks with
