@@ -2,6 +2,7 @@ import contextlib
 import os
 import shutil
 import signal
+import threading
 
 import pytest
 import torch
@@ -15,8 +16,9 @@ os.environ["MLFLOW_LOGGING_LEVEL"] = "WARNING"
 # Two test processes share two cores, with the processes that they start.
 os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
-# A shell ignores it for what it runs in the background, and so would trainings.
+# A shell ignores the one for what it runs in the background, nohup the other, and so would trainings.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 # How long an example takes says nothing where other processes work too.
 settings.register_profile("shared", deadline=None)
 settings.load_profile("shared")
@@ -25,6 +27,15 @@ settings.load_profile("shared")
 @pytest.fixture(autouse=True)
 def _seeded():
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _sent(monkeypatch):
+    """Send what a test's trainers have left, as the end of a process does: the next test has other settings."""
+    yield
+    for thread in threading.enumerate():
+        if thread.name == "rlstack-mlflow":
+            thread._target.__self__.close()
 
 
 @pytest.fixture

@@ -273,17 +273,21 @@ def test_outages_lose_nothing(tracked, monkeypatch, caplog):
     monkeypatch.setattr(mlflow_sender, "_INTERVAL", 0.01)
     monkeypatch.setattr(mlflow_sender, "_SHARE", 10.0)
     monkeypatch.setattr(mlflow_sender, "_RETRY", 0.01)
-    failures = iter([True, False, True, True, False, False])
+    failures = [True, False, True, True, False]
     send = MlflowSender._send
 
     def unreliable(self, *, everything):
-        if next(failures, False):
+        if failures and failures.pop(0):
             raise ConnectionError("refused")
         send(self, everything=everything)
 
     monkeypatch.setattr(MlflowSender, "_send", unreliable)
     trainer = make()
-    trainer.run(stop_conditions=after(30))
+    for _ in range(30):
+        trainer.step()
+    while failures:
+        time.sleep(0.01)
+    trainer.close()
     assert trainer.tracker.error is None
     assert len(tracked.get_metric_history(trainer.tracker.run_id, "returns/mean")) == 30
 
