@@ -31,7 +31,7 @@ def _seeded():
 
 @pytest.fixture(autouse=True)
 def _sent(monkeypatch):
-    """Send what a test's trainers have left, as the end of a process does: the next test has other settings."""
+    """Send what trainers have left, as the end of a process does: the next test has other settings."""
     yield
     for thread in threading.enumerate():
         if thread.name == "rlstack-mlflow":
