@@ -6,6 +6,7 @@ python -m proofs [NAME …] [--write]
 import argparse
 import json
 import logging
+import signal
 import sys
 import tempfile
 import time
@@ -57,6 +58,9 @@ def main() -> int:
     known = [name.split()[-1] for name in PROOFS]
     if unknown := set(arguments.names) - set(known):
         parser.error(f"there is no proof {', '.join(unknown)}: expected {', '.join(known)}")
+    # A shell ignores the one for what it runs in the background, nohup the other, and so would trainings.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     # Each damaged checkpoint would be named.
     logging.getLogger("rlstack").setLevel(logging.ERROR)
     found = {}

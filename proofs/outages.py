@@ -28,9 +28,10 @@ SHORT = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": 
 TRAIN = """
 import json, sys, time
 from pathlib import Path
-from rlstack import Trainer, tracking
+from rlstack import Trainer
 from rlstack.env import CartPole
-tracking._RETRY = 0.5
+from rlstack.tracking import mlflow_sender
+mlflow_sender._RETRY = 0.5
 directory = Path(sys.argv[1])
 config = {"num_envs": 256, "horizon": 32, "model_config": {"hiddens": [64, 64]}, "device": "cpu", "seed": 0}
 every = {"every_updates": 20, "every_seconds": None}

@@ -1,4 +1,4 @@
-"""R11: one seed, one result, bit by bit, in every process."""
+"""R11: one seed, one result, bit by bit, in every process, also in one that compiles machine code first."""
 
 import os
 import subprocess
@@ -34,7 +34,12 @@ def one(directory: Path, number: int) -> str:
             [*command, "--max-updates", "20", "--tracking", "off", "--run-dir", str(run)],
             capture_output=True,
             text=True,
-            env={**os.environ, "PYTHONHASHSEED": str(n), "OMP_NUM_THREADS": "1"},
+            env={
+                **os.environ,
+                "PYTHONHASHSEED": str(n),
+                "OMP_NUM_THREADS": "1",
+                "NUMBA_CACHE_DIR": str(directory / f"{number}-compiled"),
+            },
             check=False,
         )
         if done.returncode != 0:
