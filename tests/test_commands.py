@@ -183,7 +183,8 @@ def test_examples_of_the_help(line, a_run, tracked_work, monkeypatch):
     elif line.startswith("rlstack sync"):
         run("train", "cartpole", *SMALL, "--run-dir", RUN)
     elif RUN in line:
-        shutil.copytree(a_run, RUN)
+        for path in {RUN, *re.findall(r"runs/cartpole-\d+-\d+", line)}:
+            shutil.copytree(a_run, path)
     for part in line.split(" && "):
         command, _, target = part.partition(" > ")
         _, name, *arguments = shlex.split(command)

@@ -19,7 +19,7 @@ ORDER = """
 DOORS = {
     "mlflow": "tracking",
     "click": "cli",
-    "rich": "cli",
+    "rich": "training/display.py cli",
     "matplotlib": "plots",
     "yaml": "runs/yaml_format.py",
     "filelock": "runs tracking sweeps",

@@ -25,7 +25,7 @@ from .ppo.horizon_watch import HorizonWatch
 from .ppo.learner import Learner
 from .ppo.make_policy import make_policy
 from .ppo.memory import memory_advice
-from .ppo.params import describe_params, with_simulator_options
+from .ppo.params import describe_params, said_of, with_simulator_options
 from .ppo.pooling import begin_together, make_pool
 from .ppo.precision import without_emulation
 from .ppo.rollout_buffer import Sequences
@@ -79,6 +79,9 @@ class _PPO(ABC):
         env = simulator_name(self.env_cls) or getattr(self.env_cls, "__qualname__", repr(self.env_cls))
         others = {"device": self.device, "engine": self.engine, "algorithm": type(self).__name__, "env": env}
         return describe_params(self.hparams, self.policy, self.learner.optimizer, **others)
+
+    def __repr__(self) -> str:
+        return said_of(type(self).__name__, self.params, self.hparams, self.policy)
 
     @property
     def engine(self) -> str:
@@ -242,10 +245,7 @@ class _PPO(ABC):
         return self._eval_collector
 
     def _absorb_observations(self) -> None:
-        """Release the horizon: take its observations into the policy's statistics, once it has been used.
-
-        Not before: the update must see observations as the policy saw them while collecting.
-        """
+        """Take the horizon's observations into the policy's statistics, once the update has seen them."""
         if self._buffered and self.collector.pool is not None:
             self.collector.pool.absorb()
         elif self._buffered and self.policy.normalizer is not None:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import final
 
 from .common.errors import StatisticError
-from .common.metrics import EPISODE_STATS
+from .common.metrics import ENV_TOTAL_STEPS, EPISODE_STATS
 from .common.types import Stats
 from .common.validation import did_you_mean, is_number
 
@@ -25,6 +25,15 @@ class Condition(ABC):
 
     def reset(self) -> None:  # noqa: B027 (most conditions remember nothing)
         """Forget everything; called when a run begins."""
+
+    def share(self, stats: Stats) -> float | None:
+        """Return how much of the way to it is over, from 0 to 1; None if that can't be told."""
+        return None
+
+    def __repr__(self) -> str:
+        """Return how it is made."""
+        said = ", ".join(f"{key}={value!r}" for key, value in vars(self).items() if not key.startswith("_"))
+        return f"{type(self).__name__}({said})"
 
 
 def statistic(stats: Stats, key: str) -> float | None:
@@ -69,6 +78,9 @@ class _Group(Condition):
         for condition in self.conditions:
             condition.reset()
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(map(repr, self.conditions))})"
+
     def _ask(self, stats: Stats) -> list[bool]:
         return [condition(stats) for condition in self.conditions]
 
@@ -97,6 +109,11 @@ class Or(_Group):
     def __call__(self, stats: Stats) -> bool:
         """Return whether any holds now."""
         return any(self._ask(stats))
+
+    def share(self, stats: Stats) -> float | None:
+        """Return that of the nearest one; None if it can't be told of any."""
+        shares = [share for each in self.conditions if (share := each.share(stats)) is not None]
+        return max(shares, default=None)
 
 
 def any_of(conditions: Sequence[Condition]) -> Or:
@@ -148,6 +165,11 @@ class HitsUpperBound(_Bound):
         key: The statistic, like `returns/mean`.
         bound: The bound.
     """
+
+    def share(self, stats: Stats) -> float | None:
+        """Return how many of the updates, or of the environment steps, that it allows have been made."""
+        is_count = self.key in ("algorithm/steps", ENV_TOTAL_STEPS) and self.bound > 0
+        return min(stats[self.key] / self.bound, 1.0) if is_count else None
 
     def _is_hit(self, value: float) -> bool:
         return value >= self.bound
@@ -255,3 +277,7 @@ class TimesOut(Condition):
     def __call__(self, stats: Stats) -> bool:
         """Return whether the time is up."""
         return time.monotonic() - self._start >= self.seconds
+
+    def share(self, stats: Stats) -> float | None:
+        """Return how much of the time is over."""
+        return min((time.monotonic() - self._start) / self.seconds, 1.0) if self.seconds > 0 else 1.0

@@ -26,6 +26,7 @@ from rlstack.cli.recipes import RECIPES
 from rlstack.cli.run_config import RunConfig
 from rlstack.common.nested import merge
 from rlstack.common.serialization import pack
+from rlstack.conditions import HitsUpperBound, Plateaus, any_of
 from rlstack.env import CartPole, DiscreteDummyEnv
 from rlstack.hparams import Hparams, RecurrentHparams
 from rlstack.runs import checkpoint
@@ -142,10 +143,13 @@ def test_durations(text, monkeypatch):
 
 def test_limits_tell_the_share_that_is_done():
     stats = {"algorithm/steps": 5.0, "env/total_steps": 30.0}
-    assert Limits().share(stats, 9.0) is None
-    assert Limits(max_updates=10).share(stats, 9.0) == 0.5
-    assert Limits(max_updates=10, max_env_steps=40, max_time=10.0).share(stats, 9.0) == 0.9
-    assert Limits(max_env_steps=20).share(stats, 0.0) == 1
+    assert any_of(Limits().conditions()).share(stats) is None
+    assert any_of(Limits(max_updates=10).conditions()).share(stats) == 0.5
+    limits = Limits(max_updates=10, max_env_steps=40, max_time=1e9)
+    assert any_of([*limits.conditions(), HitsUpperBound("returns/mean", 1.0)]).share(stats) == 0.75
+    assert any_of(Limits(max_env_steps=20).conditions()).share(stats) == 1
+    assert any_of(Limits(max_time=1e-9).conditions()).share(stats) == 1
+    assert any_of([Plateaus("returns/mean")]).share(stats) is None
 
 
 class TestTrain:

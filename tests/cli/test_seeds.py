@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -17,7 +18,6 @@ from rlstack.cli.app import main
 from rlstack.cli.arguments import seeds, without
 from rlstack.cli.children import Child, exit_code, run_children
 from rlstack.cli.tables import lines_of
-from rlstack.plots.seeds import median_curve
 from rlstack.runs import checkpoint
 from rlstack.tracking.journal import JOURNAL, read_rows
 from rlstack.training.interrupts import Interrupt
@@ -163,7 +163,7 @@ def test_what_is_interrupted_goes_on(tmp_path):
     said = process.communicate(timeout=60)[0]
     assert process.returncode == 130
     assert said.count("Interrupted") >= 2
-    again = said.partition("To go on:")[2].split()
+    again = shlex.split(said.partition("To go on:")[2])
     assert again[:2] == ["rlstack", "train"]
     done = subprocess.run([sys.executable, "-m", *again], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -174,10 +174,3 @@ def test_what_is_interrupted_goes_on(tmp_path):
 
 def test_tables():
     assert lines_of(["a", "name"], [[1.25, "x"], [None, "long"]]) == ["   a  name", "1.25  x", "      long"]
-
-
-def test_the_median_goes_on_where_a_curve_has_ended():
-    curves = [[(0.0, 0.0), (10.0, 10.0)], [(0.0, 2.0), (20.0, 4.0)], [(5.0, 1.0), (20.0, 1.0)]]
-    points = median_curve(curves)
-    assert points[0] == (5.0, 1.0)
-    assert points[-1] == (20.0, 4.0)

@@ -3,12 +3,14 @@
 import re
 import threading
 import time
+from pathlib import Path
 
 import nbformat
 import pytest
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
+EXAMPLE = Path(__file__).parents[2] / "examples" / "first_steps.ipynb"
 SETTINGS = """
 import logging
 import rlstack
@@ -107,3 +109,27 @@ for stats in rlstack.Trainer(DiscreteDummyEnv, **options).updates():
     notebook.run(RESUME)
     assert notebook.run("trainer.steps") == "4"
     assert notebook.run('trainer.run(stop_conditions=until(6))["algorithm/steps"]') == "6.0"
+
+
+def test_progress_is_a_line_that_changes(notebook):
+    notebook.run(MAKE)
+    said = notebook.run("stats = trainer.run(stop_conditions=until(30), progress=True)")
+    # One line, as it was in the end.
+    assert re.fullmatch(r"DiscreteDummyEnv  100%  update 30  3,840 steps  .* s", said)
+    assert notebook.run("trainer").startswith("Trainer(\n  Algorithm(\n    DiscreteDummyEnv: 16 environments")
+    notebook.run("trainer.close()")
+
+
+def test_the_example(tmp_path):
+    client = NotebookClient(nbformat.read(EXAMPLE, as_version=4), timeout=120, kernel_name="python3")
+    client.execute(cwd=str(tmp_path))
+    shown = [output for cell in client.nb.cells if cell.cell_type == "code" for output in cell.outputs]
+    assert any("image/png" in output.get("data", {}) for output in shown)
+    assert (tmp_path / "runs" / "first-steps" / "checkpoints").is_dir()
+
+
+def test_the_example_is_kept_without_outputs():
+    cells = nbformat.read(EXAMPLE, as_version=4).cells
+    assert all(
+        cell.outputs == [] and cell.execution_count is None for cell in cells if cell.cell_type == "code"
+    )

@@ -32,6 +32,7 @@ from .completion import (
 )
 from .export_command import export
 from .inspect_commands import bench, check, config, inspect, list_
+from .plot_command import plot
 from .recipes import RECIPES
 from .signals import ended_by, ends_with_parent, ignored_at_exit
 from .sweep_command import sweep
@@ -52,7 +53,7 @@ def main() -> None:
         sys.path.append(os.getcwd())
 
 
-for _command in (sweep, check, inspect, config, list_, bench, export):
+for _command in (sweep, check, inspect, config, list_, bench, export, plot):
     main.add_command(_command)
 
 

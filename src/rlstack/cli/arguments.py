@@ -147,6 +147,7 @@ def faults() -> Iterator[None]:
         NonFiniteError,
         PolicyFileError,
         RunDirError,
+        StatisticError,
         TrackingError,
         told,
     )
@@ -157,7 +158,7 @@ def faults() -> Iterator[None]:
         _fail(str(error), CHECKPOINT)
     except HparamsError as error:
         _fail(str(error), USAGE, _MOST_MISTAKES)
-    except (ExportError, RunDirError, click.UsageError) as error:
+    except (ExportError, RunDirError, StatisticError, click.UsageError) as error:
         _fail(str(error), USAGE)
     except TrackingError as error:
         _fail(str(error), TRACKING)

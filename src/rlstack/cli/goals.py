@@ -32,19 +32,6 @@ class Limits:
             conditions.append(TimesOut(self.max_time))
         return conditions
 
-    def share(self, stats: Stats, seconds: float) -> float | None:
-        """Return how much of the run is over, from 0 to 1; None without a limit."""
-        parts = [
-            done / limit
-            for done, limit in (
-                (stats[_STEPS], self.max_updates),
-                (stats[ENV_TOTAL_STEPS], self.max_env_steps),
-                (seconds, self.max_time),
-            )
-            if limit
-        ]
-        return min(max(parts), 1.0) if parts else None
-
 
 @final
 class Solved(Condition):

@@ -4,15 +4,10 @@ import shlex
 from collections.abc import Callable
 from pathlib import Path
 
-from ..common.errors import TrackingError, told
-from ..plots.learning_curve import plot_learning_curve
+from ..common.errors import RunDirError, TrackingError, told
 from ..runs.run_dir import RunDir
-from ..tracking.journal import JOURNAL, read_rows
 from ..tracking.mlflow_model import log_policy
 from ..training.trainer import Trainer
-
-_LONGEST_CURVE = 4000
-"""Updates in a learning curve; of more, every second, or third, and so on, is drawn."""
 
 
 def run_dir_of(trainer: Trainer) -> RunDir:
@@ -33,18 +28,10 @@ def save_policy(trainer: Trainer, path: Path) -> str:
 
 def draw_curve(title: str, trainer: Trainer, directory: Path) -> str:
     """Draw the learning curve of the whole run; return where it is, or why there is none."""
-    path, home = directory / "learning_curve.png", run_dir_of(trainer).path
-
-    def draw() -> None:
-        history = [row.metrics for row in read_rows(home / JOURNAL, most=_LONGEST_CURVE)]
-        if not history:
-            raise TrackingError(f"{directory / JOURNAL} is empty")
-        plot_learning_curve(history, title, home / path.name)
-
-    return drawn(path, draw)
+    return drawn(directory / "learning_curve.png", lambda: trainer.plot(title=title))
 
 
-def drawn(path: Path, draw: Callable[[], None]) -> str:
+def drawn(path: Path, draw: Callable[[], object]) -> str:
     """Draw a picture; return where it is, or why there is none.
 
     Args:
@@ -58,7 +45,7 @@ def drawn(path: Path, draw: Callable[[], None]) -> str:
             return f"not drawn, {told(error)}"
         return "not drawn, it needs matplotlib: pip install 'rlstack[viz]'"
     except Exception as error:
-        return f"not drawn, {error if isinstance(error, TrackingError) else told(error)}"
+        return f"not drawn, {error if isinstance(error, RunDirError) else told(error)}"
     return str(path)
 
 

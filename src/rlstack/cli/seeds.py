@@ -10,14 +10,14 @@ from rich.console import Console
 
 from ..common.errors import HparamsError
 from ..common.metrics import ENV_TOTAL_STEPS, EPISODE_STATS, EPISODES
-from ..plots.seeds import plot_seeds
+from ..plots.runs import plot_runs
 from ..runs.run_names import make_run_dir
 from ..runs.saved_config import ALGORITHMS
 from ..tracking.journal import JOURNAL, read_rows
+from ..training.display import Screen
 from ..training.interrupts import Interrupt
 from .arguments import shown
 from .children import Child, exit_code, run_children
-from .display import Screen
 from .parent import begin_parent, end_parent
 from .resolve_env import resolve
 from .results import drawn
@@ -111,26 +111,26 @@ def _end(directory: Path, seed: int) -> str:
 
 def _summary(directory: Path, seeds: Sequence[int]) -> list[str]:
     """Draw the runs that there are; return the table and where the picture is, as lines."""
-    curves, rows, name = dict[int, list[tuple[float, float]]](), [], "returns/mean"
+    finals, rows, name = dict[Path, float](), [], "returns/mean"
     for seed in seeds:
         path = directory / f"seed-{seed}" / JOURNAL
         history = [row.metrics for row in read_rows(path, most=_LONGEST_CURVE)] if path.exists() else []
         if any(EPISODE_STATS[0] in stats for stats in history):
             name = f"{EPISODES}/returns/mean"
-        points = [(stats[ENV_TOTAL_STEPS], stats.get(name, math.nan)) for stats in history]
-        curve = [(at, value) for at, value in points if not math.isnan(value)]
+        values = [stats[name] for stats in history if not math.isnan(stats.get(name, math.nan))]
         last = history[-1] if history else {}
         steps = (int(last[key]) if key in last else None for key in ("algorithm/steps", ENV_TOTAL_STEPS))
         # Without what follows, which has been said when it ended.
         end = _end(directory, seed).removeprefix("rlstack: ").partition(": ")[0].partition(", after")[0]
-        rows.append([seed, *steps, curve[-1][1] if curve else None, end])
-        if curve:
-            curves[seed] = curve
+        rows.append([seed, *steps, values[-1] if values else None, end])
+        if values:
+            finals[path.parent] = values[-1]
     lines = lines_of(["seed", "updates", "env steps", name, "end"], rows)
-    if not curves:
+    if not finals:
         return lines
-    finals = [curve[-1][1] for curve in curves.values()]
-    range_ = f"from {shown(min(finals))} to {shown(max(finals))}"
-    lines.append(f"{name}: median {shown(median(finals))}, mean {shown(fmean(finals))}, {range_}")
-    path, title = directory / "learning_curves.png", f"{directory.name}: {len(curves)} seeds"
-    return [*lines, f"Learning curves: {drawn(path, lambda: plot_seeds(curves, name, title, path))}"]
+    all_ = finals.values()
+    range_ = f"from {shown(min(all_))} to {shown(max(all_))}"
+    lines.append(f"{name}: median {shown(median(all_))}, mean {shown(fmean(all_))}, {range_}")
+    path, title = directory / "learning_curves.png", f"{directory.name}: {len(finals)} seeds"
+    said = drawn(path, lambda: plot_runs(finals, path, stats=[name], title=title))
+    return [*lines, f"Learning curves: {said}"]

@@ -16,11 +16,11 @@ from ..sweeps.options import Range
 from ..sweeps.study import Sweep
 from ..sweeps.summary import TABLE, Row, importances, row_of, rows, spread, write_table
 from ..sweeps.trial import run_dir_of, run_trial
+from ..training.display import Screen
 from ..training.interrupts import Interrupt
 from ..training.trainer import Trainer
 from .arguments import USAGE, shown
 from .children import Child, exit_code, run_children
-from .display import Screen
 from .parent import begin_parent, end_parent
 from .resolve_env import resolve
 from .results import drawn, save_policy

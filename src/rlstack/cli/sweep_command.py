@@ -67,8 +67,8 @@ def sweep(
         from rich.console import Console
 
         from ..tracking.uris import absolute_uri
+        from ..training.display import Screen
         from . import sweep as sweeps
-        from .display import Screen
 
         screen = Screen(Console())
         if tracking not in (None, "off"):

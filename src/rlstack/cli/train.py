@@ -13,14 +13,14 @@ from rich.console import Console
 from ..common.errors import HparamsError
 from ..common.metrics import ENV_TOTAL_STEPS
 from ..common.types import Stats
-from ..conditions import Condition
+from ..conditions import Condition, any_of
 from ..distributed.ranks import Ranks, join
 from ..runs.checkpoint import numbered
 from ..runs.run_names import make_run_dir, runs_of
 from ..runs.saved_config import ALGORITHMS, read_config
+from ..training.display import Screen, shown
 from ..training.interrupts import Interrupt
 from ..training.trainer import Trainer
-from .display import Display, Screen
 from .goals import Limits, goal_of, verdict
 from .recipes import RECIPES
 from .resolve_env import resolve
@@ -86,9 +86,8 @@ def train(
         if interrupt.signum is not None:
             # What was imported or made has swallowed its KeyboardInterrupt.
             raise KeyboardInterrupt
-        with Display(screen, name) as display:
-            for last in updates(trainer, asked, conditions):
-                display.show(last, limits.share(last, time.monotonic() - start))
+        for stats in shown(updates(trainer, asked, conditions), name, any_of(conditions), screen):
+            last = stats
     finally:
         # Whatever happened, what was learned so far is kept.
         policy_at = save_policy(trainer, directory / "policy.safetensors") if last and not ranks.index else ""

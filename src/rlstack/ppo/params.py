@@ -48,6 +48,26 @@ def describe_params(
     return texts(values | others)
 
 
+def said_of(name: str, params: Mapping[str, str], hparams: Hparams, policy: Policy | RecurrentPolicy) -> str:
+    """Return what an algorithm is made of, in a few lines.
+
+    Args:
+        name: Of its class.
+        params: What `describe_params` returned, with `env`, `engine` and `device`.
+        hparams: The hyperparameters.
+        policy: The policy.
+    """
+    resets = hparams.horizons_per_env_reset
+    reset = "reset once" if resets == -1 else f"reset every {resets * hparams.horizon} steps"
+    size = sum(parameter.numel() for parameter in policy.parameters())
+    model, distribution = type(uncompiled(policy.model)).__name__, policy.distribution_cls.__name__
+    return (
+        f"{name}(\n  {params['env']}: {hparams.num_envs:,} environments, horizon {hparams.horizon}, {reset}\n"
+        f"  {model} with {size:,} parameters, actions {distribution}\n"
+        f"  {params['engine']} on {params['device']}\n)"
+    )
+
+
 def texts(values: Mapping[str, Any]) -> dict[str, str]:
     """Return nested values as one level of dotted names and short texts.
 

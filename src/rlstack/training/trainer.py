@@ -22,6 +22,7 @@ from ..runs.run_dir import RunDir, closed_on_error
 from ..runs.saved_config import make_algorithm, trainer_of
 from ..tracking.mlflow_run import track_as
 from ..tracking.mlflow_sender import MlflowSender
+from .facts import Facts
 from .interrupts import interruptible
 from .keeper import Keeper
 from .nonfinite import NonFiniteHandler
@@ -29,7 +30,7 @@ from .stopping import Stopping
 
 
 @final
-class Trainer:
+class Trainer(Facts):
     """Trains a policy and tracks it with MLflow.
 
     The tracked run is the caller's active MLflow run if there is one at the first step, else a new one in the
@@ -102,16 +103,6 @@ class Trainer:
         Conditions that remember earlier updates know of those after which this was asked.
         """
         return self._stopping.settle(self.stop_condition)
-
-    @property
-    def collects(self) -> int:
-        """How many horizons have been collected."""
-        return self._keeper.collects
-
-    @property
-    def steps(self) -> int:
-        """How often the policy has been updated."""
-        return self._keeper.steps
 
     @classmethod
     def resume(
@@ -232,6 +223,7 @@ class Trainer:
         eval_env_config: Config | None = None,
         steps_per_eval: int | None = None,
         stop_conditions: Sequence[Condition] | None = None,
+        progress: bool = False,
     ) -> Stats:
         """Train until a condition holds, without any until Ctrl-C; return the statistics of the last update.
 
@@ -240,10 +232,11 @@ class Trainer:
             eval_env_config: Options for the resets of the environments that evaluations run in.
             steps_per_eval: Evaluate after every so many updates; the statistics then have `eval/…` too.
             stop_conditions: When to stop, instead of the trainer's own conditions.
+            progress: Whether to show how training goes: a line that moves, in a terminal and in a notebook.
         """
         how = {"env_config": env_config, "eval_env_config": eval_env_config}
         updates = self.updates(**how, steps_per_eval=steps_per_eval, stop_conditions=stop_conditions)
-        last = deque(updates, maxlen=1)
+        last = deque(self._shown(updates, stop_conditions) if progress else updates, maxlen=1)
         return last[0] if last else {}
 
     def updates(

@@ -1,14 +1,14 @@
-"""What a training run shows: a live line on a terminal, plain lines elsewhere."""
+"""What a training run shows: a live line on a terminal or in a notebook, plain lines elsewhere."""
 
 import logging
 import math
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from types import TracebackType
-from typing import IO, Protocol, Self, final
+from typing import IO, Any, Protocol, Self, final
 
 from rich.cells import cell_len
 from rich.console import Console
@@ -17,11 +17,15 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from ..common.errors import told
 from ..common.metrics import ENV, ENV_OWN, ENV_STEPS, ENV_TOTAL_STEPS, EPISODE_STATS, EPISODES
 from ..common.types import Stats
+from ..conditions import Condition
 
 _log = logging.getLogger(__name__)
 
 _SECONDS_PER_LINE = 2.0
 """Least time between two plain lines, s."""
+
+_SECONDS_PER_CHANGE = 0.2
+"""Least time between two changes of a notebook's line, s."""
 
 _BAR, _AROUND = 20, 32
 """Cells of a live line's bar, and of that with spinner, time and the spaces between them."""
@@ -79,6 +83,23 @@ def _let_go(stream: IO[str]) -> None:
         os.close(nothing)
 
 
+def shown(
+    updates: Iterable[Stats], name: str, stop: Condition, screen: Screen | None = None
+) -> Iterator[Stats]:
+    """Yield the statistics of updates, and show them.
+
+    Args:
+        updates: What happens.
+        name: What is trained.
+        stop: When it ends, of which a bar shows how near that is.
+        screen: Where to; None is standard output, or the cell of a notebook.
+    """
+    with Display(screen or Screen(Console()), name) as display:
+        for stats in updates:
+            display.show(stats, stop.share(stats))
+            yield stats
+
+
 class _Display(Protocol):
     def start(self) -> None: ...
 
@@ -98,7 +119,8 @@ class Display:
 
     def __init__(self, screen: Screen, name: str) -> None:
         self._screen = screen
-        kind = _Live if screen.console.is_terminal else _Lines
+        kind: type[_Cell | _Live | _Lines] = _Live if screen.console.is_terminal else _Lines
+        kind = _Cell if screen.console.is_jupyter else kind
         self._display: _Display = kind(screen.console, name)
 
     def __enter__(self) -> Self:
@@ -176,6 +198,38 @@ class _Lines:
 
     def _print(self, line: str) -> None:
         self._console.print(line, highlight=False, markup=False, emoji=False, soft_wrap=True)
+
+
+@final
+class _Cell:
+    """A line below a cell of a notebook, which changes."""
+
+    def __init__(self, console: Console, name: str) -> None:
+        self._name, self._words = name, _Words(console)
+        self._start, self._last, self._text = time.monotonic(), -math.inf, ""
+        self._handle: Any = None
+
+    def start(self) -> None:
+        # There is a notebook, so there is IPython.
+        from IPython.display import display
+
+        self._handle = display(  # type: ignore[no-untyped-call]
+            {"text/plain": self._name}, raw=True, display_id=True
+        )
+
+    def stop(self) -> None:
+        self._write()
+
+    def show(self, stats: Stats, share: float | None) -> None:
+        done = "" if share is None else f"  {share:.0%}"
+        seconds = time.monotonic() - self._start
+        self._text = f"{self._name}{done}  {'  '.join(self._words.parts(stats))}  {seconds:.0f} s"
+        if seconds - self._last >= _SECONDS_PER_CHANGE:
+            self._last = seconds
+            self._write()
+
+    def _write(self) -> None:
+        self._handle.update({"text/plain": self._text or self._name}, raw=True)
 
 
 class _Words:

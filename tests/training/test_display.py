@@ -13,8 +13,8 @@ from rich.console import Console
 from rlstack import Policy
 from rlstack.cli import train
 from rlstack.cli.app import main
-from rlstack.cli.display import Display, Screen
 from rlstack.cli.goals import Limits
+from rlstack.training.display import Display, Screen
 from rlstack.training.interrupts import Interrupt
 
 TINY = ["num_envs=8", "horizon=8", "sgd_minibatch_size=None", "model_config.hiddens=[8]", "device=cpu"]
@@ -161,8 +161,8 @@ def test_a_reader_that_goes_away(work):
 @pytest.mark.parametrize(
     ("place", "label"),
     [
-        ("rlstack.cli.results.plot_learning_curve", "Learning curve: not drawn, RuntimeError: so it is"),
-        ("rlstack.cli.results.read_rows", "Learning curve: not drawn, RuntimeError: so it is"),
+        ("rlstack.training.facts.plot_learning_curve", "Learning curve: not drawn, RuntimeError: so it is"),
+        ("rlstack.training.facts.read_rows", "Learning curve: not drawn, RuntimeError: so it is"),
         ("rlstack.cli.results.log_policy", "Tracked model:  none, RuntimeError: so it is"),
         ("rlstack.policies.policy.Policy.save", "Policy:         not saved, RuntimeError: so it is"),
     ],
