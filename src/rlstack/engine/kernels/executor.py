@@ -37,6 +37,8 @@ from .iteration import (
 from .loss_gradients import error_bounds, surrogate_bounds
 from .mlp import MLPKernel
 
+def PARTS(size,parameters):
+    return 0
 _MOST_NUMBERS = 2**22
 """Of encoded observations that are kept at once."""
 
@@ -141,7 +143,9 @@ class _SmallSteps:
         with one_thread(), unoptimized():
             rows = self._rows(sequences, size)
             if program := self._program(policy, value, std, size):
-                made = program.make(rows, orders.view(-1, size), (policy, value), std, adam, loss)
+                made = program.make(
+                    rows, orders.view(-1, size), (policy, value), std, adam, loss, self._backend.workers
+                )
             else:
                 made = self._iterate(rows, orders, size, policy, value, std, adam, loss)
         for count in counts:
@@ -150,19 +154,17 @@ class _SmallSteps:
 
     def _program(self, policy: SmallNet, value: SmallNet, std: Std | None, size: int) -> Any:
         """Return machine code for such steps; None if there is none, or operations of torch are as fast."""
-        parameters = sum(parameter.numel() for parameter in self._gradients)
-        if parameters > MACHINE_CODE_PARAMETERS or size * parameters > MACHINE_CODE:
-            return None
         cls = program_class()
         # Without an eps, what fills up vectors would be 0 / 0.
         if cls is None or not all(group["eps"] > 0 for group in self._learner.optimizer.param_groups):
             return None
         normal = 0 if std is None else len(std.log_std)
         shapes = (tuple(weight.shape) for net in (policy, value) for weight in net.weights)
-        key = (*shapes, len(policy.weights), normal, size, policy.weights[0].dtype)
+        parts = PARTS(size, sum(parameter.numel() for parameter in self._gradients))
+        key = (parts, *shapes, len(policy.weights), normal, size, policy.weights[0].dtype)
         if key not in self._programs:
             self._programs.clear()
-            self._programs[key] = cls((policy, value), normal, size)
+            self._programs[key] = cls((policy, value), normal, size, parts, self._backend.workers.count)
         return self._programs[key]
 
     def _orders(self, total: int, size: int, iterations: int) -> Tensor:

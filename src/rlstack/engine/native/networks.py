@@ -4,7 +4,12 @@ A layer's weight is [inputs, width]: its outputs, and zeros up to whole vectors,
 one more row.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
 
 from .compiled import compiled
 from .functions import tanh
@@ -33,6 +38,35 @@ class Net(NamedTuple):
     """[N, width]. The last of the results."""
     d_output: Any
     """[N, width]. The last of the derivatives."""
+
+
+def lay_out(shapes: Sequence[tuple[int, ...]], lanes: int, rows: int, begin: Any) -> Any:
+    """Return the layers of a network, as of `Net`.
+
+    Args:
+        shapes: Of their weights, (outputs, inputs).
+        lanes: How many numbers a vector has.
+        rows: What it is given at a time.
+        begin: [4]. Where they begin in torch's order, in ours, among the turned weights and among the results;
+            it becomes where they end.
+    """
+    table, before = [], 0
+    for outputs, inputs in shapes:
+        width = -(-outputs // lanes) * lanes
+        plain, ours, turned, result = begin
+        table.append((plain, inputs, outputs, width, ours, turned, result))
+        begin += ((inputs + 1) * outputs, (inputs + 1) * width, outputs * before, rows * width)
+        before = width
+    return np.array(table)
+
+
+def places(flat: Any, layers: Any) -> list[Tensor]:
+    """Return which parts of parameters are weights, [inputs, outputs], and biases, [outputs], layer by layer."""
+    found = []
+    for _, inputs, outputs, width, start, *_ in layers.tolist():
+        both = torch.from_numpy(flat)[start : start + (inputs + 1) * width].view(-1, width)
+        found += [both[:-1, :outputs], both[-1, :outputs]]
+    return found
 
 
 @compiled
@@ -83,13 +117,12 @@ def activate(values, relu):
 
 @compiled
 def backward(rows, net):
-    """Write the gradient, given rows [N, inputs] and the derivative by the output."""
+    """Add to the gradient, given rows [N, inputs] and the derivative by the output."""
     for n in range(len(net.layers) - 1, -1, -1):
         layer = net.layers[n]
         inputs, width = layer[INPUTS], layer[WIDTH]
         derivative = matrix(net.derivatives, layer[RESULT], len(rows), width)
         gradient = matrix(net.gradient, layer[WEIGHT], inputs + 1, width)
-        gradient[:] = 0
         bias = gradient[inputs]
         for i in range(len(rows)):
             for j in range(width):
@@ -117,39 +150,3 @@ def differentiate(derivatives, values, relu):
         one = values.dtype.type(1)
         for i in range(len(values)):
             derivatives[i] *= one - values[i] * values[i]
-
-
-@compiled
-def load(plain, ours, layers):
-    """Copy parameters, or their moments, from torch's order."""
-    done = 0
-    for n in range(len(layers)):
-        layer = layers[n]
-        inputs, outputs = layer[INPUTS], layer[OUTPUTS]
-        weight = matrix(ours, layer[WEIGHT], inputs + 1, layer[WIDTH])
-        biases = layer[PLAIN] + inputs * outputs
-        for o in range(outputs):
-            for i in range(inputs):
-                weight[i, o] = plain[layer[PLAIN] + o * inputs + i]
-            weight[inputs, o] = plain[biases + o]
-        done = biases + outputs
-    for n in range(1, len(plain) - done + 1):
-        ours[len(ours) - n] = plain[len(plain) - n]
-
-
-@compiled
-def store(ours, plain, layers):
-    """Copy parameters, or their moments, into torch's order."""
-    done = 0
-    for n in range(len(layers)):
-        layer = layers[n]
-        inputs, outputs = layer[INPUTS], layer[OUTPUTS]
-        weight = matrix(ours, layer[WEIGHT], inputs + 1, layer[WIDTH])
-        biases = layer[PLAIN] + inputs * outputs
-        for o in range(outputs):
-            for i in range(inputs):
-                plain[layer[PLAIN] + o * inputs + i] = weight[i, o]
-            plain[biases + o] = weight[inputs, o]
-        done = biases + outputs
-    for n in range(1, len(plain) - done + 1):
-        plain[len(plain) - n] = ours[len(ours) - n]
