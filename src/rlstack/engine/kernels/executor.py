@@ -12,14 +12,14 @@ from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimize
 from ...common.device import one_thread
 from ...distributions import SquashedNormal
 from ...ppo.advantages import AdvantageEstimator
-from ...ppo.bounds import MACHINE_CODE, MACHINE_CODE_PARAMETERS, STEP_ALONE
+from ...ppo.bounds import MACHINE_CODE_ALONE, MACHINE_CODE_PARTS, MACHINE_CODE_ROWS, STEP_ALONE
 from ...ppo.collector import Collector
 from ...ppo.executor import Executor
 from ...ppo.learner import Learner
 from ...ppo.rollout_buffer import Sequences
 from ...ppo.step_record import StepRecord
-from ..native.available import program_class
-from .backend import KernelBackend
+from ..native.available import MachineCode, machine_code
+from .backend import MOST_GRADIENTS, KernelBackend
 from .base import script, unoptimized
 from .heads import CategoricalOutput, NormalOutput, Output
 from .iteration import (
@@ -37,15 +37,20 @@ from .iteration import (
 from .loss_gradients import error_bounds, surrogate_bounds
 from .mlp import MLPKernel
 
-def PARTS(size,parameters):
-    return 0
-_MOST_NUMBERS = 2**22
+_MOST_NUMBERS = 2**24
 """Of encoded observations that are kept at once."""
+
+
+def _parts(rows: int, parameters: int) -> int:
+    """Return in how many parts threads share the rows of an optimizer step; 0 if one thread makes it alone."""
+    if rows * parameters <= MACHINE_CODE_ALONE:
+        return 0
+    return max(1, min(rows // MACHINE_CODE_ROWS, MACHINE_CODE_PARTS, MOST_GRADIENTS // parameters))
 
 
 @final
 class KernelExecutor(Executor):
-    """Makes many optimizer steps at once, where minibatches are small and the steps Adam's own."""
+    """Makes many optimizer steps at once, where the steps are Adam's own, and small or machine code."""
 
     def __init__(self, collector: Collector, learner: Learner, advantages: AdvantageEstimator) -> None:
         super().__init__(collector, learner, advantages)
@@ -68,15 +73,17 @@ class KernelExecutor(Executor):
                 done += 1
 
     def _small_steps(self, sequences: Sequences, size: int) -> "_SmallSteps | None":
-        """Return what makes the steps of small minibatches, or None if they are others than it makes."""
+        """Return what makes many steps at once, or None if they are others than it makes."""
         backend = self.learner.backend
-        if not isinstance(backend, KernelBackend) or not backend.is_small(size):
+        if not isinstance(backend, KernelBackend):
             return None
         kernel, output, gradients = backend.alone()
         if not isinstance(kernel, MLPKernel) or kernel.num_inputs * len(sequences) > _MOST_NUMBERS:
             return None
         steps = _SmallSteps(self.learner, backend, kernel, output, gradients, self._programs)
-        return steps if sequences.buffer.valid is None and steps.are_adams() else None
+        if sequences.buffer.valid is not None or not steps.are_adams():
+            return None
+        return steps if steps.in_machine_code(size) or backend.is_small(size) else None
 
 
 class _SmallSteps:
@@ -102,8 +109,10 @@ class _SmallSteps:
     ) -> None:
         self._learner, self._backend, self._kernel = learner, backend, kernel
         self._output, self._gradients, self._programs = output, gradients, programs
+        self._num_parameters = sum(parameter.numel() for parameter in gradients)
         self._state: dict[Any, dict[str, Tensor]] = learner.optimizer.state
-        self.way = "many at once, in machine code"
+        self.way = ""
+        """How they are made."""
 
     def are_adams(self) -> bool:
         """Return whether they are what `iterate` makes."""
@@ -143,8 +152,9 @@ class _SmallSteps:
         with one_thread(), unoptimized():
             rows = self._rows(sequences, size)
             if program := self._program(policy, value, std, size):
+                steps = orders.view(-1, size)
                 made = program.make(
-                    rows, orders.view(-1, size), (policy, value), std, adam, loss, self._backend.workers
+                    rows, steps, (policy, value), std, adam, loss, self._backend.workers
                 )
             else:
                 made = self._iterate(rows, orders, size, policy, value, std, adam, loss)
@@ -152,19 +162,29 @@ class _SmallSteps:
             count.copy_(adam.steps)
         return made
 
-    def _program(self, policy: SmallNet, value: SmallNet, std: Std | None, size: int) -> Any:
-        """Return machine code for such steps; None if there is none, or operations of torch are as fast."""
-        cls = program_class()
+    def in_machine_code(self, size: int) -> bool:
+        """Return whether steps from so many sequences are made in machine code."""
+        return self._machine_code(size) is not None
+
+    def _machine_code(self, size: int) -> MachineCode | None:
         # Without an eps, what fills up vectors would be 0 / 0.
-        if cls is None or not all(group["eps"] > 0 for group in self._learner.optimizer.param_groups):
+        if not all(group["eps"] > 0 for group in self._learner.optimizer.param_groups):
             return None
+        return machine_code(size, self._num_parameters)
+
+    def _program(self, policy: SmallNet, value: SmallNet, std: Std | None, size: int) -> Any:
+        """Return machine code for steps from so many rows; None if there is none."""
+        if (found := self._machine_code(size)) is None:
+            return None
+        parts = _parts(size, self._num_parameters)
+        self.way = f"many at once, in machine code{', parts of the rows shared by threads' if parts else ''}"
         normal = 0 if std is None else len(std.log_std)
         shapes = (tuple(weight.shape) for net in (policy, value) for weight in net.weights)
-        parts = PARTS(size, sum(parameter.numel() for parameter in self._gradients))
-        key = (parts, *shapes, len(policy.weights), normal, size, policy.weights[0].dtype)
+        key = (*shapes, len(policy.weights), normal, size, parts, policy.weights[0].dtype)
         if key not in self._programs:
             self._programs.clear()
-            self._programs[key] = cls((policy, value), normal, size, parts, self._backend.workers.count)
+            threads = self._backend.workers.count
+            self._programs[key] = found.program((policy, value), normal, size, parts, threads)
         return self._programs[key]
 
     def _orders(self, total: int, size: int, iterations: int) -> Tensor:

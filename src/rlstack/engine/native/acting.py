@@ -1,4 +1,4 @@
-"""Acting in machine code: one network, and what is drawn from what it puts out."""
+"""Acting in machine code: one network, and what is drawn from what it puts out; and the values of another."""
 
 import math
 from collections.abc import Sequence
@@ -10,8 +10,7 @@ from torch import Tensor
 
 from .compiled import compiled
 from .kept import SOURCES, call, kept
-from .networks import Net, forward, lay_out, places
-from .products import BYTES
+from .networks import block_rows, forward, lay_out, net_of, places
 
 _HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 _LOG_2 = math.log(2)
@@ -33,50 +32,64 @@ class Way(NamedTuple):
 @compiled
 def choose(rows, net, noise, drawn, logp):
     """Draw choices as `Categorical` does, given numbers from Exp(1)."""
-    forward(rows, net)
-    number, tiny = noise.dtype.type, np.finfo(noise.dtype).tiny
-    for n in range(len(rows)):
-        logits, top, total = net.output[n], net.output[n, 0], number(0)
-        for j in range(1, noise.shape[1]):
-            top = max(top, logits[j])
-        for j in range(noise.shape[1]):
-            total += math.exp(logits[j] - top)
-        shift, choice, most = top + math.log(total), 0, number(-np.inf)
-        for j in range(noise.shape[1]):
-            speed = logits[j] - shift - math.log(max(noise[n, j], tiny))
-            if speed > most:
-                choice, most = j, speed
-        drawn[n, 0], logp[n, 0] = choice, logits[choice] - shift
+    number, tiny, k = noise.dtype.type, np.finfo(noise.dtype).tiny, noise.shape[1]
+    for start in range(0, len(rows), len(net.output)):
+        some = rows[start : start + len(net.output)]
+        forward(some, net)
+        for n in range(len(some)):
+            logits, top, total = net.output[n], net.output[n, 0], number(0)
+            for j in range(1, k):
+                top = max(top, logits[j])
+            for j in range(k):
+                total += math.exp(logits[j] - top)
+            shift, choice, most = top + math.log(total), 0, number(-np.inf)
+            for j in range(k):
+                speed = logits[j] - shift - math.log(max(noise[start + n, j], tiny))
+                if speed > most:
+                    choice, most = j, speed
+            drawn[start + n, 0], logp[start + n, 0] = choice, logits[choice] - shift
 
 
 @compiled
-def draw(rows, net, noise, log_std, way, drawn, logp, actions):
+def draw(rows, net, noise, drawn, logp, actions, log_std, way):
     """Draw numbers as `Normal` and `SquashedNormal` do, given standard normal ones."""
-    forward(rows, net)
     number, k = noise.dtype.type, len(log_std)
-    for n in range(len(rows)):
-        total = number(0)
-        for j in range(k):
-            mean, std = net.output[n, j], math.exp(log_std[j])
-            u = mean + std * noise[n, j]
-            z = (u - mean) / std
-            total -= number(0.5) * z * z + log_std[j] + number(_HALF_LOG_2PI)
-            drawn[n, j] = u
-            if way.squash:
-                beyond = -2 * u if -2 * u > 20 else math.log1p(math.exp(-2 * u))
-                total -= number(2) * (number(_LOG_2) - u - beyond)
-                u = math.tanh(u)
-            elif way.clip:
-                u = number(-1) if u < -1 else number(1) if u > 1 else u
-            if len(way.low):
-                share = number(0.5) * (u + number(1))
-                u = (number(1) - share) * way.low[j] + share * way.high[j]
-            actions[n, j] = u
-        logp[n, 0] = total
+    for start in range(0, len(rows), len(net.output)):
+        some = rows[start : start + len(net.output)]
+        forward(some, net)
+        for n in range(len(some)):
+            total = number(0)
+            for j in range(k):
+                mean, std = net.output[n, j], math.exp(log_std[j])
+                u = mean + std * noise[start + n, j]
+                z = (u - mean) / std
+                total -= number(0.5) * z * z + log_std[j] + number(_HALF_LOG_2PI)
+                drawn[start + n, j] = u
+                if way.squash:
+                    beyond = -2 * u if -2 * u > 20 else math.log1p(math.exp(-2 * u))
+                    total -= number(2) * (number(_LOG_2) - u - beyond)
+                    u = math.tanh(u)
+                elif way.clip:
+                    u = number(-1) if u < -1 else number(1) if u > 1 else u
+                if len(way.low):
+                    share = number(0.5) * (u + number(1))
+                    u = (number(1) - share) * way.low[j] + share * way.high[j]
+                actions[start + n, j] = u
+            logp[start + n, 0] = total
 
 
-def _kept(sources: str) -> tuple[Any, Any]:
-    """Return `choose` and `draw`, kept for as long as these sources stay."""
+@compiled
+def value(rows, net, values):
+    """Write the values of rows."""
+    for start in range(0, len(rows), len(net.output)):
+        some = rows[start : start + len(net.output)]
+        forward(some, net)
+        for n in range(len(some)):
+            values[start + n, 0] = net.output[n, 0]
+
+
+def _kept(sources: str) -> tuple[Any, Any, Any]:
+    """Return `choose`, `draw` and `value`, kept for as long as these sources stay."""
 
     @kept
     def kept_choose(rows, net, noise, drawn, logp):
@@ -84,64 +97,112 @@ def _kept(sources: str) -> tuple[Any, Any]:
         return sources
 
     @kept
-    def kept_draw(rows, net, noise, log_std, way, drawn, logp, actions):
-        draw(rows, net, noise, log_std, way, drawn, logp, actions)
+    def kept_draw(rows, net, noise, drawn, logp, actions, log_std, way):
+        draw(rows, net, noise, drawn, logp, actions, log_std, way)
         return sources
 
-    return kept_choose, kept_draw
+    @kept
+    def kept_value(rows, net, values):
+        value(rows, net, values)
+        return sources
+
+    return kept_choose, kept_draw, kept_value
 
 
-_choose, _draw = _kept(SOURCES)
+_choose, _draw, _value = _kept(SOURCES)
 
 
-@final
-class Actor:
-    """Acts on so many rows at a time.
+class _Forward:
+    """A network on its way forward, on each thread by itself.
 
     Args:
         weights: Of linear layers with an activation between each two, [outputs, inputs].
-        rows: How many.
         relu: Whether activations are ReLU; else they are tanh.
-        way: How numbers become actions; None if what is drawn are choices.
+        threads: How many.
     """
 
-    def __init__(self, weights: Sequence[Tensor], rows: int, *, relu: bool, way: Way | None) -> None:
-        dtype = np.dtype(str(weights[0].dtype).removeprefix("torch."))
-        begin = np.zeros(4, np.int64)
-        layers = lay_out([tuple(weight.shape) for weight in weights], BYTES // dtype.itemsize, rows, begin)
+    def __init__(self, weights: Sequence[Tensor], *, relu: bool, threads: int) -> None:
+        self.dtype = weights[0].numpy().dtype
+        shapes, begin = [tuple(weight.shape) for weight in weights], np.zeros(4, np.int64)
+        rows = block_rows(shapes)
+        layers = lay_out(shapes, self.dtype, rows, begin)
         _, size, _, results = begin
-        parameters, out, nothing = np.zeros(size, dtype), np.zeros(results, dtype), np.zeros(0, dtype)
-        output = out[-rows * layers[-1, 3] :].reshape(rows, -1)
-        self._net = Net(
-            layers, relu, parameters, nothing, nothing, out, nothing, output, nothing.reshape(0, 1)
-        )
-        self._weights, self._biases = places(parameters, layers)[::2], places(parameters, layers)[1::2]
-        self._way, self._rows = way, rows
-        self._noise = weights[0].new_empty((rows, len(weights[-1])))
-        self._log_std = np.zeros(len(weights[-1]), dtype)
+        parameters, nothing = np.zeros(size, self.dtype), np.zeros(0, self.dtype)
+        self.nets = [
+            net_of(layers, relu, parameters, nothing, nothing, np.zeros(results, self.dtype), None, rows)
+            for _ in range(threads)
+        ]
+        parts = places(parameters, layers)
+        self._weights, self._biases = parts[::2], parts[1::2]
 
-    def load(self, weights: Sequence[Tensor], biases: Sequence[Tensor], log_std: Tensor | None) -> None:
+    def load(self, weights: Sequence[Tensor], biases: Sequence[Tensor]) -> None:
         """Take in the parameters."""
         torch._foreach_copy_(self._weights, [weight.t() for weight in weights])
         torch._foreach_copy_(self._biases, list(biases))
-        if log_std is not None:
-            self._log_std[:] = log_std.view(-1).numpy()
 
-    def act(self, vectors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return what is drawn [N, k], its log-probability [N, 1] and the actions [N, k]; choices have k = 1.
+
+@final
+class Actor(_Forward):
+    """Acts by the network whose output is the head's."""
+
+    def __init__(self, weights: Sequence[Tensor], *, relu: bool, threads: int) -> None:
+        super().__init__(weights, relu=relu, threads=threads)
+        self._size = len(weights[-1])
+        self._way, self._log_std = Way(False, False, *2 * [np.zeros(0)]), np.zeros(0)
+
+    def choose(self, thread: int, vectors: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Return choices [N, 1] and their log-probabilities [N, 1].
 
         Args:
+            thread: On which thread.
+            vectors: [N, size]. Encoded observations.
+            noise: [N, n]. Numbers from Exp(1).
+        """
+        rows = vectors.contiguous().numpy()
+        drawn, logp = np.empty((len(rows), 1), np.int64), np.empty((len(rows), 1), self.dtype)
+        call(_choose, "drawing choices", rows, self.nets[thread], noise.numpy(), drawn, logp)
+        return torch.from_numpy(drawn), torch.from_numpy(logp)
+
+    def load_way(self, log_std: Tensor, *, squash: bool, clip: bool, bounds: Sequence[Tensor] | None) -> None:
+        """Take in how numbers are drawn.
+
+        Args:
+            log_std: [*A]. The logarithm of their standard deviation.
+            squash: Whether actions are their hyperbolic tangents.
+            clip: Whether actions are clipped to [-1, 1].
+            bounds: [*A]. What -1 and 1 are for the environment; None if numbers stay what they are.
+        """
+        self._log_std = log_std.reshape(-1).numpy()
+        low, high = (each.reshape(-1).numpy().astype(self.dtype) for each in bounds or 2 * [log_std[:0]])
+        self._way = Way(squash, clip, low, high)
+
+    def draw(self, thread: int, vectors: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return numbers [N, k], their log-densities [N, 1] and the actions that they make [N, k].
+
+        Args:
+            thread: On which thread.
+            vectors: [N, size]. Encoded observations.
+            noise: [N, k]. Standard normal numbers.
+        """
+        rows = vectors.contiguous().numpy()
+        drawn, actions = (np.empty((len(rows), self._size), self.dtype) for _ in range(2))
+        logp = np.empty((len(rows), 1), self.dtype)
+        given = noise.numpy(), drawn, logp, actions, self._log_std, self._way
+        call(_draw, "drawing numbers", rows, self.nets[thread], *given)
+        return torch.from_numpy(drawn), torch.from_numpy(logp), torch.from_numpy(actions)
+
+
+@final
+class Critic(_Forward):
+    """Says what observations are worth."""
+
+    def values(self, thread: int, vectors: Tensor) -> Tensor:
+        """Return the values [N, 1] of encoded observations [N, size].
+
+        Args:
+            thread: On which thread.
             vectors: [N, size]. Encoded observations.
         """
-        rows, noise = vectors.contiguous().numpy(), self._noise.numpy()
-        logp = np.empty((self._rows, 1), noise.dtype)
-        if self._way is None:
-            self._noise.exponential_()
-            drawn = np.empty((self._rows, 1), np.int64)
-            call(_choose, "choices", rows, self._net, noise, drawn, logp)
-            choices = torch.from_numpy(drawn)
-            return choices, torch.from_numpy(logp), choices
-        self._noise.normal_()
-        drawn, actions = np.empty_like(noise), np.empty_like(noise)
-        call(_draw, "numbers", rows, self._net, noise, self._log_std, self._way, drawn, logp, actions)
-        return torch.from_numpy(drawn), torch.from_numpy(logp), torch.from_numpy(actions)
+        values = np.empty((len(vectors), 1), self.dtype)
+        call(_value, "values", vectors.contiguous().numpy(), self.nets[thread], values)
+        return torch.from_numpy(values)

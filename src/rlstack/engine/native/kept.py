@@ -23,16 +23,22 @@ SOURCES = hashlib.sha256(
 ).hexdigest()
 
 
+_said: set[Any] = set()
+
+
 def call(function: Any, what: str, *args: Any) -> Any:
-    """Call a function that is kept; say if it had to be compiled first."""
-    start, known = time.perf_counter(), len(function.signatures)
+    """Call a function that is kept; say if it had to be compiled first, for `what`."""
+    start, known = time.perf_counter(), len(function.overloads)
     returned = function(*args)
-    if len(function.signatures) > known and not sum(function.stats.cache_hits.values()):
+    if len(function.overloads) > known and not sum(function.stats.cache_hits.values()):
         seconds = time.perf_counter() - start
-        _log.warning(
-            "%s compiled in %.1f s; from now on they are taken from %s",
-            what,
-            seconds,
-            function.stats.cache_path,
-        )
+        # Of threads that have waited for it, one says so.
+        if function not in _said:
+            _said.add(function)
+            _log.warning(
+                "machine code for %s was compiled in %.1f s; from now on it is taken from %s",
+                what,
+                seconds,
+                function.stats.cache_path,
+            )
     return returned

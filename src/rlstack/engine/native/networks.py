@@ -13,10 +13,13 @@ from torch import Tensor
 
 from .compiled import compiled
 from .functions import tanh
-from .products import add_product
+from .products import BYTES, add_product
 
 PLAIN, INPUTS, OUTPUTS, WIDTH, WEIGHT, TURNED, RESULT = range(7)
 """Of a layer: where its parameters begin in torch's order, its size, and where it begins in our storage."""
+
+TILE = 32
+"""Rows and columns that are turned at a time: what is read and written stays in the first cache."""
 
 
 class Net(NamedTuple):
@@ -40,17 +43,27 @@ class Net(NamedTuple):
     """[N, width]. The last of the derivatives."""
 
 
-def lay_out(shapes: Sequence[tuple[int, ...]], lanes: int, rows: int, begin: Any) -> Any:
+_BLOCK = 2**16
+"""Numbers that a network's layers put out for the rows that are computed at a time: a core's cache has room
+for them."""
+
+
+def block_rows(shapes: Sequence[tuple[int, ...]]) -> int:
+    """Return how many rows to compute at a time, given the shapes (outputs, inputs) of a network's weights."""
+    return max(16, _BLOCK // sum(outputs for outputs, _ in shapes))
+
+
+def lay_out(shapes: Sequence[tuple[int, ...]], dtype: Any, rows: int, begin: Any) -> Any:
     """Return the layers of a network, as of `Net`.
 
     Args:
         shapes: Of their weights, (outputs, inputs).
-        lanes: How many numbers a vector has.
+        dtype: Of the parameters.
         rows: What it is given at a time.
         begin: [4]. Where they begin in torch's order, in ours, among the turned weights and among the results;
             it becomes where they end.
     """
-    table, before = [], 0
+    table, before, lanes = [], 0, BYTES // dtype.itemsize
     for outputs, inputs in shapes:
         width = -(-outputs // lanes) * lanes
         plain, ours, turned, result = begin
@@ -58,6 +71,16 @@ def lay_out(shapes: Sequence[tuple[int, ...]], lanes: int, rows: int, begin: Any
         begin += ((inputs + 1) * outputs, (inputs + 1) * width, outputs * before, rows * width)
         before = width
     return np.array(table)
+
+
+def net_of(
+    layers: Any, relu: bool, parameters: Any, gradient: Any, turned: Any, results: Any, derivatives: Any, rows: int
+) -> Net:
+    """Return a network of so many rows at a time; without derivatives it can't be run backward."""
+    derivatives = results if derivatives is None else derivatives
+    last = slice(layers[-1][-1], layers[-1][-1] + rows * layers[-1][3])
+    ends = [each[last].reshape(rows, -1) for each in (results, derivatives)]
+    return Net(layers, relu, parameters, gradient, turned, results, derivatives, *ends)
 
 
 def places(flat: Any, layers: Any) -> list[Tensor]:
@@ -82,9 +105,11 @@ def turn(net):
         layer = net.layers[n]
         weight = matrix(net.parameters, layer[WEIGHT], layer[INPUTS], layer[WIDTH])
         turned = matrix(net.turned, layer[TURNED], layer[OUTPUTS], net.layers[n - 1][WIDTH])
-        for i in range(layer[INPUTS]):
-            for o in range(layer[OUTPUTS]):
-                turned[o, i] = weight[i, o]
+        for top in range(0, layer[INPUTS], TILE):
+            for left in range(0, layer[OUTPUTS], TILE):
+                for o in range(left, min(left + TILE, layer[OUTPUTS])):
+                    for i in range(top, min(top + TILE, layer[INPUTS])):
+                        turned[o, i] = weight[i, o]
 
 
 @compiled

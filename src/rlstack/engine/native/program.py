@@ -14,13 +14,8 @@ from ..kernels.iteration import Rows as Tensors
 from ..thread_pool import Workers
 from .kept import SOURCES, call, kept
 from .losses import OLD_LOGP, Rows
-from .networks import Net, lay_out, places, turn
-from .products import BYTES
+from .networks import block_rows, lay_out, net_of, places, turn
 from .steps import Room, State, conclude, descend_policy, descend_values, iterate
-
-_BLOCK = 2**16
-"""Numbers that a network's layers put out for the rows that are computed at a time: a core's cache holds them."""
-
 
 def _kept(sources: str) -> tuple[Any, Any, Any]:
     """Return what makes many steps, adds the gradient of some rows, and makes a step of it.
@@ -54,7 +49,7 @@ def _kept(sources: str) -> tuple[Any, Any, Any]:
 
 
 _many, _part, _finish = _kept(SOURCES)
-_WHAT = "the optimizer steps were"
+_MANY, _PART, _FINISH = "optimizer steps", "gradients", "the end of optimizer steps"
 
 
 @final
@@ -71,25 +66,23 @@ class Program:
     """
 
     def __init__(self, nets: Sequence[SmallNet], normal: int, size: int, parts: int, threads: int) -> None:
-        weight = nets[0].weights[0]
-        self._dtype, self._size, self._parts = weight.numpy().dtype, size, parts
-        begin, lanes = np.zeros(4, np.int64), BYTES // self._dtype.itemsize
+        self._dtype, self._size, self._parts = nets[0].weights[0].numpy().dtype, size, parts
         shapes = [[tuple(weight.shape) for weight in net.weights] for net in nets]
-        widest = max(sum(-(-outputs // lanes) * lanes for outputs, _ in each) for each in shapes)
-        block = min(max(16, _BLOCK // widest), -(-size // max(1, parts)))
-        self._layers = [lay_out(each, lanes, block, begin) for each in shapes]
+        block = min(*(block_rows(each) for each in shapes), -(-size // max(1, parts)))
+        begin = np.zeros(4, np.int64)
+        self._layers = [lay_out(each, self._dtype, block, begin) for each in shapes]
         _, self._end, turned, result = begin
         self._gradients = np.zeros((max(1, parts), self._end + normal), self._dtype)
         others = [np.zeros(self._end + normal, self._dtype) for _ in range(4)]
         self._state = State(*others, self._gradients[0])
         inputs = [each[0][1] for each in shapes]
-        both = np.zeros(turned, self._dtype)
+        both, state = np.zeros(turned, self._dtype), self._state
         self._nets, self._rooms = [], []
         for _ in range(threads if parts else 1):
-            results, derivatives = np.zeros(result, self._dtype), np.zeros(result, self._dtype)
+            storage = [np.zeros(result, self._dtype) for _ in range(2)]
             self._nets.append(
                 [
-                    self._net(layers, net.relu, both, results, derivatives, block)
+                    net_of(layers, net.relu, state.parameters, state.gradient, both, *storage, block)
                     for layers, net in zip(self._layers, nets, strict=True)
                 ]
             )
@@ -102,13 +95,6 @@ class Program:
             for before, (_, inputs, outputs, _, _, start, _) in pairwise(layers.tolist())
             for width in before[3:4]
         ]
-
-    def _net(self, layers: Any, relu: bool, turned: Any, results: Any, derivatives: Any, rows: int) -> Net:
-        """Return a network with its part of the storage."""
-        last = slice(layers[-1][-1], layers[-1][-1] + rows * layers[-1][3])
-        ends = [each[last].reshape(rows, -1) for each in (results, derivatives)]
-        state = self._state
-        return Net(layers, relu, state.parameters, state.gradient, turned, results, derivatives, *ends)
 
     def _of_torch(self, flat: Any, normal: int) -> list[Tensor]:
         """Return the parts of a flat array that are torch's weights and biases, and log std."""
@@ -164,7 +150,7 @@ class Program:
             count = self._share(orders.numpy(), arrays, spans, options, step, loss, records, workers)
         else:
             given = *self._nets[0], self._state, spans, options, step, loss, self._rooms[0], records
-            count, _ = call(_many, _WHAT, orders.numpy(), arrays, *given)
+            count, _ = call(_many, _MANY, orders.numpy(), arrays, *given)
         for ours, column in zip(self._places, moved, strict=False):
             torch._foreach_copy_(column, ours)
         made = records[:count]
@@ -192,13 +178,13 @@ class Program:
                 net = self._nets[thread][which]._replace(gradient=self._gradients[part])
                 numbers = order[starts[part] : starts[part + 1]]
                 given = numbers, self._size, rows, net, which == 0, loss, self._rooms[thread], sums[job]
-                call(_part, _WHAT, *given)
+                call(_part, _PART, *given)
 
             self._gradients.fill(0)
             workers.run(work, 2 * self._parts)
             given = self._state, spans, options, step + tried, loss, records[tried]
             made, _ = call(
-                _finish, _WHAT, self._gradients, sums.sum(0), self._size, *self._nets[0], *given
+                _finish, _FINISH, self._gradients, sums.sum(0), self._size, *self._nets[0], *given
             )
             if not made:
                 return tried + 1
