@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .compiled import compiled
 from .kept import SOURCES, call, kept
 from .networks import block_rows, forward, lay_out, net_of, places
 
@@ -29,84 +28,69 @@ class Way(NamedTuple):
     """[k]. What 1 is."""
 
 
-@compiled
-def choose(rows, net, noise, drawn, logp):
-    """Draw choices as `Categorical` does, given numbers from Exp(1)."""
-    number, tiny, k = noise.dtype.type, np.finfo(noise.dtype).tiny, noise.shape[1]
-    for start in range(0, len(rows), len(net.output)):
-        some = rows[start : start + len(net.output)]
-        forward(some, net)
-        for n in range(len(some)):
-            logits, top, total = net.output[n], net.output[n, 0], number(0)
-            for j in range(1, k):
-                top = max(top, logits[j])
-            for j in range(k):
-                total += math.exp(logits[j] - top)
-            shift, choice, most = top + math.log(total), 0, number(-np.inf)
-            for j in range(k):
-                speed = logits[j] - shift - math.log(max(noise[start + n, j], tiny))
-                if speed > most:
-                    choice, most = j, speed
-            drawn[start + n, 0], logp[start + n, 0] = choice, logits[choice] - shift
-
-
-@compiled
-def draw(rows, net, noise, drawn, logp, actions, log_std, way):
-    """Draw numbers as `Normal` and `SquashedNormal` do, given standard normal ones."""
-    number, k = noise.dtype.type, len(log_std)
-    for start in range(0, len(rows), len(net.output)):
-        some = rows[start : start + len(net.output)]
-        forward(some, net)
-        for n in range(len(some)):
-            total = number(0)
-            for j in range(k):
-                mean, std = net.output[n, j], math.exp(log_std[j])
-                u = mean + std * noise[start + n, j]
-                z = (u - mean) / std
-                total -= number(0.5) * z * z + log_std[j] + number(_HALF_LOG_2PI)
-                drawn[start + n, j] = u
-                if way.squash:
-                    beyond = -2 * u if -2 * u > 20 else math.log1p(math.exp(-2 * u))
-                    total -= number(2) * (number(_LOG_2) - u - beyond)
-                    u = math.tanh(u)
-                elif way.clip:
-                    u = number(-1) if u < -1 else number(1) if u > 1 else u
-                if len(way.low):
-                    share = number(0.5) * (u + number(1))
-                    u = (number(1) - share) * way.low[j] + share * way.high[j]
-                actions[start + n, j] = u
-            logp[start + n, 0] = total
-
-
-@compiled
-def value(rows, net, values):
-    """Write the values of rows."""
-    for start in range(0, len(rows), len(net.output)):
-        some = rows[start : start + len(net.output)]
-        forward(some, net)
-        for n in range(len(some)):
-            values[start + n, 0] = net.output[n, 0]
-
-
 def _kept(sources: str) -> tuple[Any, Any, Any]:
     """Return `choose`, `draw` and `value`, kept for as long as these sources stay."""
 
     @kept
-    def kept_choose(rows, net, noise, drawn, logp):
-        choose(rows, net, noise, drawn, logp)
+    def choose(rows, net, noise, drawn, logp):
+        """Draw choices as `Categorical` does, given numbers from Exp(1)."""
+        number, tiny, k = noise.dtype.type, np.finfo(noise.dtype).tiny, noise.shape[1]
+        for start in range(0, len(rows), len(net.output)):
+            some = rows[start : start + len(net.output)]
+            forward(some, net)
+            for n in range(len(some)):
+                logits, top, total = net.output[n], net.output[n, 0], number(0)
+                for j in range(1, k):
+                    top = max(top, logits[j])
+                for j in range(k):
+                    total += math.exp(logits[j] - top)
+                shift, choice, most = top + math.log(total), 0, number(-np.inf)
+                for j in range(k):
+                    speed = logits[j] - shift - math.log(max(noise[start + n, j], tiny))
+                    if speed > most:
+                        choice, most = j, speed
+                drawn[start + n, 0], logp[start + n, 0] = choice, logits[choice] - shift
         return sources
 
     @kept
-    def kept_draw(rows, net, noise, drawn, logp, actions, log_std, way):
-        draw(rows, net, noise, drawn, logp, actions, log_std, way)
+    def draw(rows, net, noise, drawn, logp, actions, log_std, way):
+        """Draw numbers as `Normal` and `SquashedNormal` do, given standard normal ones."""
+        number, k = noise.dtype.type, len(log_std)
+        for start in range(0, len(rows), len(net.output)):
+            some = rows[start : start + len(net.output)]
+            forward(some, net)
+            for n in range(len(some)):
+                total = number(0)
+                for j in range(k):
+                    mean, std = net.output[n, j], math.exp(log_std[j])
+                    u = mean + std * noise[start + n, j]
+                    z = (u - mean) / std
+                    total -= number(0.5) * z * z + log_std[j] + number(_HALF_LOG_2PI)
+                    drawn[start + n, j] = u
+                    if way.squash:
+                        beyond = -2 * u if -2 * u > 20 else math.log1p(math.exp(-2 * u))
+                        total -= number(2) * (number(_LOG_2) - u - beyond)
+                        u = math.tanh(u)
+                    elif way.clip:
+                        u = number(-1) if u < -1 else number(1) if u > 1 else u
+                    if len(way.low):
+                        share = number(0.5) * (u + number(1))
+                        u = (number(1) - share) * way.low[j] + share * way.high[j]
+                    actions[start + n, j] = u
+                logp[start + n, 0] = total
         return sources
 
     @kept
-    def kept_value(rows, net, values):
-        value(rows, net, values)
+    def value(rows, net, values):
+        """Write the values of rows."""
+        for start in range(0, len(rows), len(net.output)):
+            some = rows[start : start + len(net.output)]
+            forward(some, net)
+            for n in range(len(some)):
+                values[start + n, 0] = net.output[n, 0]
         return sources
 
-    return kept_choose, kept_draw, kept_value
+    return choose, draw, value
 
 
 _choose, _draw, _value = _kept(SOURCES)

@@ -15,7 +15,7 @@ from ..thread_pool import Workers
 from .kept import SOURCES, call, kept
 from .losses import OLD_LOGP, Rows
 from .networks import block_rows, lay_out, net_of, places, turn
-from .steps import Room, State, conclude, descend_policy, descend_values, iterate
+from .steps import Room, State, conclude, descend_policy, descend_values
 
 def _kept(sources: str) -> tuple[Any, Any, Any]:
     """Return what makes many steps, adds the gradient of some rows, and makes a step of it.
@@ -25,7 +25,18 @@ def _kept(sources: str) -> tuple[Any, Any, Any]:
 
     @kept
     def many(order, rows, policy, value, state, spans, options, step, loss, room, records):
-        return iterate(order, rows, policy, value, state, spans, options, step, loss, room, records), sources
+        tried, made, size = 0, True, order.shape[1]
+        while made and tried < len(order):
+            sums = np.zeros(5)
+            state.gradient[:] = 0
+            descend_policy(order[tried], size, rows, policy, loss, room, sums)
+            descend_values(order[tried], size, rows, value, loss, room, sums)
+            made = conclude(sums, size, state, spans, options, step + tried, loss, records[tried])
+            if made:
+                turn(policy)
+                turn(value)
+            tried += 1
+        return tried, sources
 
     @kept
     def part(numbers, total, rows, net, is_policy, loss, room, sums):

@@ -11,7 +11,7 @@ import numpy as np
 from .adam import adam_step, norm
 from .compiled import compiled
 from .losses import ADVANTAGE, CLIPPED, ENTROPY, KL_DIV, SQUARES, SURROGATE, clip, rate_actions, rate_values
-from .networks import backward, forward, turn
+from .networks import backward, forward
 
 
 class State(NamedTuple):
@@ -34,35 +34,6 @@ class Room(NamedTuple):
     """[N, size]. The same, as the values are made from them."""
     log_ratios: Any
     """[N]."""
-
-
-@compiled
-def iterate(order, rows, policy, value, state, spans, options, step, loss, room, records):
-    """Make optimizer steps until one can't be made; return how many were tried.
-
-    Args:
-        order: [minibatches, N]. Numbers of the rows of each.
-        rows: What to learn from.
-        policy: The network whose output is the head's.
-        value: The network of the values.
-        state: What the steps change.
-        spans: [n, 2]. From where to where in the state options hold.
-        options: [n, 8]. Of Adam.
-        step: How many steps it has made.
-        loss: The loss.
-        room: Storage.
-        records: [minibatches, 11]. Gets a `StepRecord` for each.
-    """
-    for tried in range(len(order)):
-        sums = np.zeros(5)
-        state.gradient[:] = 0
-        descend_policy(order[tried], order.shape[1], rows, policy, loss, room, sums)
-        descend_values(order[tried], order.shape[1], rows, value, loss, room, sums)
-        if not conclude(sums, order.shape[1], state, spans, options, step + tried, loss, records[tried]):
-            return tried + 1
-        turn(policy)
-        turn(value)
-    return len(order)
 
 
 @compiled
