@@ -209,7 +209,7 @@ def test_parts_of_the_rows_give_what_eager_gives(float64, calls, parts, env_cls,
     assert calls["machine code"]
 
 
-def test_parts_give_the_same_bits_on_any_number_of_threads(parts, calls):
+def test_parts_give_the_same_bits_on_any_number_of_threads(float64, parts, calls):
     found = [train(Algorithm, Pendulum, "auto", threads=threads, **SMALL)[0] for threads in (1, 2, 3)]
     assert torch.equal(found[0], found[1])
     assert torch.equal(found[0], found[2])

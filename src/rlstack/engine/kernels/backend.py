@@ -41,7 +41,7 @@ def is_small(rows: int, size: int) -> bool:
 
 def _joined(parts: list[PolicyStep]) -> PolicyStep:
     """Return as one what a feedforward policy does with parts of its observations."""
-    actions, logp, _, _, drawn = (zip(*parts, strict=True))
+    actions, logp, _, _, drawn = zip(*parts, strict=True)
     return PolicyStep(torch.cat(actions), torch.cat(logp), None, None, torch.cat(drawn))
 
 
@@ -141,9 +141,7 @@ class KernelBackend(Backend):
         if (forward := self._forward) is None:
             return super().values(obs, state)
         if forward.values_ready(num_rows(obs)):
-            found = self._by_parts(
-                lambda thread, part: forward.values(thread, self.encode(part)[-1]), obs
-            )
+            found = self._by_parts(lambda thread, part: forward.values(thread, self.encode(part)[-1]), obs)
             return torch.cat(found)
 
         def values(thread: int, part: Batch) -> Tensor:

@@ -89,7 +89,7 @@ class MLPKernel(Kernel):
         return [chain.net(size, gradients) for chain in (self._policy, self._value)]
 
     def layers(self) -> list[tuple[list[Tensor], list[Tensor]]]:
-        """Return weights and biases, as they are now, of the networks of the head's output and of the values."""
+        """Return weights and biases, as they are, of the networks of the head's output and of values."""
         return [chain.layers() for chain in (self._policy, self._value)]
 
     def _rows(self, vectors: Sequence[Tensor]) -> list[Tensor]:

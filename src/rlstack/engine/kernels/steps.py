@@ -36,7 +36,7 @@ from .mlp import MLPKernel
 
 
 def _parts(rows: int, parameters: int) -> int:
-    """Return in how many parts threads share the rows of an optimizer step; 0 if one thread makes it alone."""
+    """Return in how many parts threads share the rows of a step; 0 if one thread makes it alone."""
     if rows * parameters <= MACHINE_CODE_ALONE:
         return 0
     return max(1, min(rows // MACHINE_CODE_ROWS, MACHINE_CODE_PARTS, MOST_GRADIENTS // parameters))
@@ -112,9 +112,7 @@ class ManySteps:
             rows = self._rows(sequences, size)
             if program := self._program(policy, value, std, size):
                 steps = orders.view(-1, size)
-                made = program.make(
-                    rows, steps, (policy, value), std, adam, loss, self._backend.workers
-                )
+                made = program.make(rows, steps, (policy, value), std, adam, loss, self._backend.workers)
             else:
                 made = self._iterate(rows, orders, size, policy, value, std, adam, loss)
         for count in counts:

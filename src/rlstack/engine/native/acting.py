@@ -112,10 +112,11 @@ class _Forward:
         layers = lay_out(shapes, self.dtype, rows, begin)
         _, size, _, results = begin
         parameters, nothing = np.zeros(size, self.dtype), np.zeros(0, self.dtype)
-        self.nets = [
-            net_of(layers, relu, parameters, nothing, nothing, np.zeros(results, self.dtype), None, rows)
-            for _ in range(threads)
-        ]
+        self.nets = []
+        for _ in range(threads):
+            out = np.zeros(results, self.dtype)
+            storage = {"parameters": parameters, "gradient": nothing, "turned": nothing}
+            self.nets.append(net_of(layers, rows, relu=relu, **storage, results=out, derivatives=out))
         parts = places(parameters, layers)
         self._weights, self._biases = parts[::2], parts[1::2]
 

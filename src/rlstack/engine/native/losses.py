@@ -4,7 +4,6 @@ import math
 from typing import Any, NamedTuple
 
 import numpy as np
-
 from numba import types
 from numba.extending import overload
 

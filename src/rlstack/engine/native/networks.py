@@ -18,9 +18,6 @@ from .products import BYTES, add_product
 PLAIN, INPUTS, OUTPUTS, WIDTH, WEIGHT, TURNED, RESULT = range(7)
 """Of a layer: where its parameters begin in torch's order, its size, and where it begins in our storage."""
 
-TILE = 32
-"""Rows and columns that are turned at a time: what is read and written stays in the first cache."""
-
 
 class Net(NamedTuple):
     """A network, and storage for what it computes."""
@@ -49,7 +46,7 @@ for them."""
 
 
 def block_rows(shapes: Sequence[tuple[int, ...]]) -> int:
-    """Return how many rows to compute at a time, given the shapes (outputs, inputs) of a network's weights."""
+    """Return how many rows to compute at a time, given the shapes (outputs, inputs) of all weights."""
     return max(16, _BLOCK // sum(outputs for outputs, _ in shapes))
 
 
@@ -60,8 +57,8 @@ def lay_out(shapes: Sequence[tuple[int, ...]], dtype: Any, rows: int, begin: Any
         shapes: Of their weights, (outputs, inputs).
         dtype: Of the parameters.
         rows: What it is given at a time.
-        begin: [4]. Where they begin in torch's order, in ours, among the turned weights and among the results;
-            it becomes where they end.
+        begin: [4]. Where they begin in torch's order, in ours, among the turned weights and among the
+            results; it becomes where they end.
     """
     table, before, lanes = [], 0, BYTES // dtype.itemsize
     for outputs, inputs in shapes:
@@ -74,21 +71,38 @@ def lay_out(shapes: Sequence[tuple[int, ...]], dtype: Any, rows: int, begin: Any
 
 
 def net_of(
-    layers: Any, relu: bool, parameters: Any, gradient: Any, turned: Any, results: Any, derivatives: Any, rows: int
+    layers: Any,
+    rows: int,
+    *,
+    relu: bool,
+    parameters: Any,
+    gradient: Any,
+    turned: Any,
+    results: Any,
+    derivatives: Any,
 ) -> Net:
-    """Return a network of so many rows at a time; without derivatives it can't be run backward."""
-    derivatives = results if derivatives is None else derivatives
+    """Return a network for so many rows at a time; the other arguments are those of `Net`."""
     last = slice(layers[-1][-1], layers[-1][-1] + rows * layers[-1][3])
-    ends = [each[last].reshape(rows, -1) for each in (results, derivatives)]
-    return Net(layers, relu, parameters, gradient, turned, results, derivatives, *ends)
+    output, d_output = (each[last].reshape(rows, -1) for each in (results, derivatives))
+    return Net(layers, relu, parameters, gradient, turned, results, derivatives, output, d_output)
 
 
 def places(flat: Any, layers: Any) -> list[Tensor]:
-    """Return which parts of parameters are weights, [inputs, outputs], and biases, [outputs], layer by layer."""
+    """Return which parts of parameters are weights, [inputs, outputs], and biases, [outputs], by layer."""
     found = []
     for _, inputs, outputs, width, start, *_ in layers.tolist():
         both = torch.from_numpy(flat)[start : start + (inputs + 1) * width].view(-1, width)
         found += [both[:-1, :outputs], both[-1, :outputs]]
+    return found
+
+
+def turned_places(flat: Any, layers: Any) -> list[Tensor]:
+    """Return which parts are turned weights, [outputs, inputs], of all layers but the first."""
+    found, (*_, before, _, _, _) = [], layers[0].tolist()
+    for _, inputs, outputs, width, _, start, _ in layers[1:].tolist():
+        turned = torch.from_numpy(flat)[start : start + outputs * before].view(outputs, before)
+        found.append(turned[:, :inputs])
+        before = width
     return found
 
 
@@ -105,11 +119,10 @@ def turn(net):
         layer = net.layers[n]
         weight = matrix(net.parameters, layer[WEIGHT], layer[INPUTS], layer[WIDTH])
         turned = matrix(net.turned, layer[TURNED], layer[OUTPUTS], net.layers[n - 1][WIDTH])
-        for top in range(0, layer[INPUTS], TILE):
-            for left in range(0, layer[OUTPUTS], TILE):
-                for o in range(left, min(left + TILE, layer[OUTPUTS])):
-                    for i in range(top, min(top + TILE, layer[INPUTS])):
-                        turned[o, i] = weight[i, o]
+        # Written in order: the other way round takes four times as long.
+        for o in range(layer[OUTPUTS]):
+            for i in range(layer[INPUTS]):
+                turned[o, i] = weight[i, o]
 
 
 @compiled

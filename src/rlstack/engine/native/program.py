@@ -1,7 +1,6 @@
 """Optimizer steps in machine code, from torch's tensors and back."""
 
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any, final
 
 import numpy as np
@@ -14,8 +13,9 @@ from ..kernels.iteration import Rows as Tensors
 from ..thread_pool import Workers
 from .kept import SOURCES, call, kept
 from .losses import OLD_LOGP, Rows
-from .networks import block_rows, lay_out, net_of, places, turn
+from .networks import Net, block_rows, lay_out, net_of, places, turn, turned_places
 from .steps import Room, State, conclude, descend_policy, descend_values
+
 
 def _kept(sources: str) -> tuple[Any, Any, Any]:
     """Return what makes many steps, adds the gradient of some rows, and makes a step of it.
@@ -85,27 +85,28 @@ class Program:
         _, self._end, turned, result = begin
         self._gradients = np.zeros((max(1, parts), self._end + normal), self._dtype)
         others = [np.zeros(self._end + normal, self._dtype) for _ in range(4)]
-        self._state = State(*others, self._gradients[0])
-        inputs = [each[0][1] for each in shapes]
-        both, state = np.zeros(turned, self._dtype), self._state
-        self._nets, self._rooms = [], []
+        self._state = state = State(others[0], others[1], others[2], others[3], self._gradients[0])
+        both = np.zeros(turned, self._dtype)
+        self._nets: list[list[Net]] = []
+        self._rooms: list[Room] = []
         for _ in range(threads if parts else 1):
-            storage = [np.zeros(result, self._dtype) for _ in range(2)]
+            storage = {
+                "parameters": state.parameters,
+                "gradient": state.gradient,
+                "turned": both,
+                "results": np.zeros(result, self._dtype),
+                "derivatives": np.zeros(result, self._dtype),
+            }
             self._nets.append(
                 [
-                    net_of(layers, net.relu, state.parameters, state.gradient, both, *storage, block)
+                    net_of(layers, block, relu=net.relu, **storage)
                     for layers, net in zip(self._layers, nets, strict=True)
                 ]
             )
-            vectors = [np.empty((block, size), self._dtype) for size in inputs]
-            self._rooms.append(Room(*vectors, np.empty(block, self._dtype)))
+            policy, value = (np.empty((block, each[0][1]), self._dtype) for each in shapes)
+            self._rooms.append(Room(policy, value, np.empty(block, self._dtype)))
         self._places = [self._of_torch(each, normal) for each in self._state[:-1]]
-        self._turned = [
-            torch.from_numpy(both)[start : start + outputs * width].view(outputs, width)[:, :inputs]
-            for layers in self._layers
-            for before, (_, inputs, outputs, _, _, start, _) in pairwise(layers.tolist())
-            for width in before[3:4]
-        ]
+        self._turned = [part for layers in self._layers for part in turned_places(both, layers)]
 
     def _of_torch(self, flat: Any, normal: int) -> list[Tensor]:
         """Return the parts of a flat array that are torch's weights and biases, and log std."""
@@ -194,9 +195,7 @@ class Program:
             self._gradients.fill(0)
             workers.run(work, 2 * self._parts)
             given = self._state, spans, options, step + tried, loss, records[tried]
-            made, _ = call(
-                _finish, _FINISH, self._gradients, sums.sum(0), self._size, *self._nets[0], *given
-            )
+            made, _ = call(_finish, _FINISH, self._gradients, sums.sum(0), self._size, *self._nets[0], *given)
             if not made:
                 return tried + 1
         return len(orders)
