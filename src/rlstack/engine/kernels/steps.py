@@ -137,10 +137,10 @@ class ManySteps:
         self.way = f"many at once, in machine code{', parts of the rows shared by threads' if parts else ''}"
         normal = 0 if std is None else len(std.log_std)
         shapes = (tuple(weight.shape) for net in (policy, value) for weight in net.weights)
-        key = (*shapes, len(policy.weights), normal, size, parts, policy.weights[0].dtype)
+        threads = self._backend.workers.count
+        key = (*shapes, len(policy.weights), normal, size, parts, threads, policy.weights[0].dtype)
         if key not in self._programs:
             self._programs.clear()
-            threads = self._backend.workers.count
             self._programs[key] = found.program((policy, value), normal, size, parts, threads)
         return self._programs[key]
 
