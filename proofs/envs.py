@@ -16,7 +16,7 @@ from torch import Tensor
 
 from rlstack import Algorithm, RecurrentAlgorithm, RecurrentHparamsDict, Trainer
 from rlstack.common.errors import HparamsError, NonFiniteError
-from rlstack.engine.kernels import executor
+from rlstack.engine.kernels import steps
 from rlstack.env import Env, EnvError
 from rlstack.models import DiscreteMLP, Model
 from rlstack.specs import Bounded, Categorical, Composite, MultiCategorical, Unbounded
@@ -454,9 +454,6 @@ def inject(name: str, options: dict[str, Any], place: str, value: float) -> str:
         # Those are Adam's alone.
         return ""
     what: dict[str, Any] = {"model_cls": _Faulty} if own else {"model_config": {"hiddens": [8]}}
-    if not own and not small:
-        # Smaller than a minibatch: steps one by one.
-        what["grad_block_size"] = 4
     algorithm = Algorithm(Sound, num_envs=NUM_ENVS, horizon=HORIZON, device="cpu", seed=0, **what, **options)
     model, learner = algorithm.policy.model, algorithm.learner
     algorithm.collect()
@@ -474,7 +471,7 @@ def inject(name: str, options: dict[str, Any], place: str, value: float) -> str:
                 parameter.grad.mul_(value)
         return losses
 
-    rows = executor._SmallSteps._rows
+    rows = steps.ManySteps._rows
 
     def bad_rows(*arguments: Any) -> Any:
         found = rows(*arguments)
@@ -486,7 +483,9 @@ def inject(name: str, options: dict[str, Any], place: str, value: float) -> str:
         learner.gradient = turn_bad  # type: ignore[method-assign, assignment]
     where = f"{name}, {place} {value}"
     try:
-        with patch.object(executor._SmallSteps, "_rows", bad_rows if small else rows):
+        # Many at once, or steps one by one.
+        patched: dict[str, Any] = {"_rows": bad_rows} if small else {"are_adams": lambda _: False}
+        with patch.multiple(steps.ManySteps, **patched):
             algorithm.step()
     except NonFiniteError as error:
         if not re.search(

@@ -9,6 +9,8 @@ import torch
 from filelock import FileLock
 from hypothesis import settings
 
+from rlstack import Algorithm
+from rlstack.env import ContinuousDummyEnv, DiscreteDummyEnv
 from rlstack.env_check import report
 from rlstack.ppo import precision
 
@@ -25,6 +27,18 @@ report._TIMED = 0.02
 # How long an example takes says nothing where other processes work too.
 settings.register_profile("shared", deadline=None)
 settings.load_profile("shared")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _machine_code(tmp_path_factory, worker_id):
+    """Compile what numba keeps on disk: no test is the first on this machine, which a warning would say."""
+    directory = tmp_path_factory.getbasetemp()
+    with FileLock((directory if worker_id == "master" else directory.parent) / "machine-code.lock"):
+        for env_cls in (DiscreteDummyEnv, ContinuousDummyEnv):
+            algorithm = Algorithm(env_cls, num_envs=4, horizon=4, model_config={"hiddens": [8]}, device="cpu")
+            for _ in range(2):
+                algorithm.collect()
+                algorithm.step()
 
 
 @pytest.fixture(autouse=True)

@@ -193,3 +193,11 @@ class Veiled(Env):
         self.wind = torch.randn(num, 2)
         inner = {"mass": self.mass, "turn": torch.randint(3, (num, 1))}
         return TensorDict({"place": self.place, "inner": inner, "wind": self.wind}, num)
+
+
+def without_numba(monkeypatch):
+    """Compute by operations of torch, as where there is no machine code."""
+    from rlstack.engine.kernels import acting, steps
+
+    for module in (acting, steps):
+        monkeypatch.setattr(module, "machine_code", lambda rows, parameters: None)

@@ -51,7 +51,7 @@ from rlstack import Algorithm, Trainer
 from rlstack.env import DiscreteDummyEnv
 Trainer(DiscreteDummyEnv, algorithm_config={"num_envs": 2, "horizon": 2}).eval()
 """
-    assert loaded_after(code) == ["torch", "tensordict", "torchrl"]
+    assert {*loaded_after(code)} - {"numba"} == {"torch", "tensordict", "torchrl"}
 
 
 @pytest.mark.parametrize("name", rlstack.__all__)

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from rlstack import Algorithm, NonFiniteError
-from rlstack.engine.kernels import executor
+from rlstack.engine.kernels import steps
 from rlstack.engine.native import available
 from rlstack.env import CartPole, ContinuousDummyEnv, Pendulum
 
-from ..helpers import parameters, update
+from ..helpers import parameters, update, without_numba
 from ..ppo.test_masks import Doors
 from .test_kernels import BASE, Several, Twofold, assert_same, train
 
@@ -32,36 +32,45 @@ MODES = [
 def calls(monkeypatch):
     """Count updates by operations on one thread, minibatches by those on two, and updates in machine code."""
     counts = {"iterate": 0, "rate_values": 0, "machine code": 0}
-    script, program_class = executor.script, executor.program_class
+    script, make = steps.script, steps.ManySteps.make
 
     def counted(function):
         if function.__name__ in counts:
             counts[function.__name__] += 1
         return script(function)
 
-    def counted_class():
-        counts["machine code"] += 1
-        return program_class()
+    def counted_make(self, sequences, size, iterations):
+        made = make(self, sequences, size, iterations)
+        counts["machine code"] += "machine code" in self.way
+        return made
 
-    monkeypatch.setattr(executor, "script", counted)
-    monkeypatch.setattr(executor, "program_class", counted_class)
+    monkeypatch.setattr(steps, "script", counted)
+    monkeypatch.setattr(steps.ManySteps, "make", counted_make)
     return counts
 
 
 @pytest.fixture
 def operations(monkeypatch):
     """Compute as without numba."""
-    monkeypatch.setattr(executor, "program_class", lambda: None)
+    without_numba(monkeypatch)
 
 
 @pytest.fixture(params=["operations", "machine code"])
 def way(request, calls, monkeypatch):
     """Take one way after the other."""
     if request.param == "operations":
-        monkeypatch.setattr(executor, "program_class", lambda: None)
+        without_numba(monkeypatch)
     else:
         pytest.importorskip("numba", reason="rlstack[fast] is not installed")
     return request.param
+
+
+@pytest.fixture
+def parts(calls, monkeypatch):
+    """Let threads share the rows of a minibatch, in machine code."""
+    pytest.importorskip("numba", reason="rlstack[fast] is not installed")
+    monkeypatch.setattr(steps, "MACHINE_CODE_ALONE", 0)
+    monkeypatch.setattr(steps, "MACHINE_CODE_ROWS", 10)
 
 
 @pytest.mark.parametrize("mode", MODES, ids=str)
@@ -89,7 +98,7 @@ def test_float32_is_close_to_eager(way):
 def test_two_threads_give_the_bits_of_one(monkeypatch, calls, operations):
     alone, _, _ = train(Algorithm, Pendulum, "auto", threads=1, **SMALL)
     assert calls["rate_values"] == 0
-    monkeypatch.setattr(executor, "STEP_ALONE", 0)
+    monkeypatch.setattr(steps, "STEP_ALONE", 0)
     for threads in (1, 2):
         shared, _, _ = train(Algorithm, Pendulum, "auto", threads=threads, **SMALL)
         assert torch.equal(shared, alone)
@@ -101,13 +110,17 @@ OTHERS = {
     "the rate follows the KL": {"adaptive_lr": 0.01},
     "log std has bounds": {"model_config": {"hiddens": [8], "min_log_std": -1.0}},
     "not fused": {"optimizer_config": {"fused": False}},
-    "blocks are smaller": {"grad_block_size": 8},
 }
 
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_what_it_does_not_cover_is_made_as_ever(float64, calls, name):
     assert_same(Algorithm, ContinuousDummyEnv, 1e-8, sgd_minibatch_size=32, **OTHERS[name])
+    assert not any(calls.values())
+
+
+def test_without_numba_a_block_size_is_kept(float64, calls, operations):
+    assert_same(Algorithm, ContinuousDummyEnv, 1e-8, sgd_minibatch_size=32, grad_block_size=8)
     assert not any(calls.values())
 
 
@@ -179,23 +192,44 @@ def test_without_numba_there_are_operations(monkeypatch, caplog, numba):
     else:
         monkeypatch.setattr(available, "find_spec", lambda name: name)
         monkeypatch.setitem(sys.modules, "rlstack.engine.native.program", None)
-    available.program_class.cache_clear()
+    available._imported.cache_clear()
     algorithm = Algorithm(CartPole, **SMALL)
     assert algorithm.optimizer_steps == "none so far"
     update(algorithm, 2)
-    available.program_class.cache_clear()
+    available._imported.cache_clear()
     assert algorithm.optimizer_steps == "many at once, on one thread"
     said = [record.getMessage() for record in caplog.records if "numba" in record.getMessage()]
     assert len(said) == (numba != "none")
 
 
-def test_machine_code_is_for_small_steps(way, monkeypatch):
-    algorithm = Algorithm(CartPole, **SMALL)
-    update(algorithm, 2)
-    expected = "in machine code" if way == "machine code" else "on one thread"
-    assert algorithm.optimizer_steps == f"many at once, {expected}"
-    for name, least in (("MACHINE_CODE", 32), ("MACHINE_CODE_PARAMETERS", 2)):
-        with monkeypatch.context() as context:
-            context.setattr(executor, name, least)
-            update(algorithm)
-        assert algorithm.optimizer_steps == "many at once, on one thread"
+@pytest.mark.parametrize("mode", [MODES[0], MODES[4], MODES[6], {"accumulate_grads": True}], ids=str)
+@pytest.mark.parametrize("env_cls", [CartPole, Twofold])
+def test_parts_of_the_rows_give_what_eager_gives(float64, calls, parts, env_cls, mode):
+    assert_same(Algorithm, env_cls, 1e-9, **{"model_config": {"hiddens": [12, 8]}, **mode})
+    assert calls["machine code"]
+
+
+def test_parts_give_the_same_bits_on_any_number_of_threads(float64, parts, calls):
+    found = [train(Algorithm, Pendulum, "auto", threads=threads, **SMALL)[0] for threads in (1, 2, 3)]
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])
+    assert calls["machine code"] == 9
+
+
+def test_rows_of_large_minibatches_are_computed_in_blocks(float64, calls, monkeypatch):
+    networks = pytest.importorskip("rlstack.engine.native.program", reason="rlstack[fast] is not installed")
+    monkeypatch.setattr(networks, "block_rows", lambda shapes: 20)
+    assert_same(Algorithm, Pendulum, 1e-9, **SMALL)
+    assert calls["machine code"] == 3
+
+
+def test_processors_with_narrow_vectors_have_bounds(monkeypatch):
+    found = available.machine_code(1, 1)
+    if found is None:
+        pytest.skip("rlstack[fast] is not installed")
+    monkeypatch.setattr(available, "_imported", lambda: found._replace(wide=False))
+    assert available.machine_code(64, 2**16)
+    assert not available.machine_code(64, 2**16 + 1)
+    assert not available.machine_code(2**23, 2)
+    monkeypatch.setattr(available, "_imported", lambda: found._replace(wide=True))
+    assert available.machine_code(2**23, 2**17)

@@ -13,7 +13,7 @@ from rlstack.engine.kernels.select import kernel_class
 from rlstack.env import CartPole, ContinuousDummyEnv, DiscreteDummyEnv, Env, Pendulum
 from rlstack.models import DiscreteMLP
 
-from ..helpers import parameters, update
+from ..helpers import parameters, update, without_numba
 
 BASE = {"num_envs": 24, "horizon": 8, "seed": 3, "device": "cpu"}
 
@@ -61,6 +61,12 @@ class Twofold(ContinuousDummyEnv.__base__):
 
     def _displacement(self, action):
         return action.sum(-1, keepdim=True)
+
+
+@pytest.fixture(autouse=True)
+def _operations(monkeypatch):
+    """Compute as without numba, which would take what Adam makes of these gradients."""
+    without_numba(monkeypatch)
 
 
 @pytest.fixture(autouse=True)

@@ -194,6 +194,11 @@ class PolicyBase(nn.Module, ABC):
         return samples.to(self.action_spec.dtype)
 
     @property
+    def bounds(self) -> tuple[Tensor, Tensor] | None:
+        """What -1 and 1 are in units of the action spec, [*A] each; None if samples stay what they are."""
+        return (self._low, self._high) if self._bounded else None
+
+    @property
     @abstractmethod
     def state_spec(self) -> specs.Composite | None:
         """Recurrent state of one environment; None if feedforward."""

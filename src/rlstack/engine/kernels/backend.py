@@ -21,6 +21,7 @@ from ...ppo.rollout_buffer import LossInputs, Sequences, count, microbatches
 from ...ppo.schedules import Coefficients
 from ...specs import num_rows
 from ..thread_pool import Workers
+from .acting import Forward
 from .base import Kernel, script, unoptimized, views
 from .heads import AutogradOutput, Output, Targets, make_output
 from .loss_gradients import error_bounds, surrogate_bounds, value_gradient
@@ -29,13 +30,19 @@ from .mlp import MLPKernel
 _MOST_JOBS = 64
 """Parts of a minibatch that threads take one after the other; the slower one makes the other wait for one."""
 
-_MOST_GRADIENTS = 2**23
+MOST_GRADIENTS = 2**23
 """Numbers in the gradients of all jobs."""
 
 
 def is_small(rows: int, size: int) -> bool:
     """Return whether an optimizer step from so many rows is a small one, for so many parameters."""
     return rows * size <= STEP
+
+
+def _joined(parts: list[PolicyStep]) -> PolicyStep:
+    """Return as one what a feedforward policy does with parts of its observations."""
+    actions, logp, _, _, drawn = zip(*parts, strict=True)
+    return PolicyStep(torch.cat(actions), torch.cat(logp), None, None, torch.cat(drawn))
 
 
 @final
@@ -70,9 +77,12 @@ class KernelBackend(Backend):
         self._mlps = [kernel for kernel in self._kernels if isinstance(kernel, MLPKernel)]
         self.values_apart = bool(self._mlps)
         self.workers = Workers(len(self._outputs))
+        self._forward: Forward | None = None
+        if self.values_apart:
+            self._forward = Forward(policy, self._mlps[0], self._outputs[0], self.workers.count)
         self._value_gradient = script(value_gradient)
         size = sum(parameter.numel() for parameter in self.parameters)
-        jobs = max(1, min(_MOST_JOBS, _MOST_GRADIENTS // size))
+        jobs = max(1, min(_MOST_JOBS, MOST_GRADIENTS // size))
         self._flats = torch.zeros((jobs, size), dtype=self.parameters[0].dtype)
         self._gradients = [views(flat, self.parameters) for flat in self._flats]
         self._sum = torch.zeros_like(self._flats[0])
@@ -97,11 +107,20 @@ class KernelBackend(Backend):
         """Let the kernels take in the parameters."""
         for kernel in self._kernels:
             kernel.prepare()
+        if self._forward is not None:
+            self._forward.prepare()
 
     def act(self, obs: Batch, state: TensorDict | None, *, deterministic: bool) -> PolicyStep:
         """Return what the policy does with observations [B, ...]; without values where they are apart."""
-        if not self.values_apart:
+        if (forward := self._forward) is None:
             return super().act(obs, state, deterministic=deterministic)
+        if not deterministic and (noise := forward.noise(num_rows(obs))) is not None:
+
+            def act(thread: int, part: Batch, noise: Tensor) -> PolicyStep:
+                return forward.act(thread, self.encode(part)[0], noise)
+
+            done = self._by_parts(act, obs, noise)
+            return done[0] if len(done) == 1 else _joined(done)
         if num_rows(obs) > self._part(num_rows(obs)):
             output = torch.cat(self._by_parts(self._head_output, obs), 1).t().contiguous()
         else:
@@ -119,8 +138,11 @@ class KernelBackend(Backend):
 
     def values(self, obs: Batch, state: TensorDict | None) -> Tensor:
         """Return the values [N, 1] of observations [N, ...] and recurrent states [N, ...]."""
-        if not self.values_apart:
+        if (forward := self._forward) is None:
             return super().values(obs, state)
+        if forward.values_ready(num_rows(obs)):
+            found = self._by_parts(lambda thread, part: forward.values(thread, self.encode(part)[-1]), obs)
+            return torch.cat(found)
 
         def values(thread: int, part: Batch) -> Tensor:
             with unoptimized():

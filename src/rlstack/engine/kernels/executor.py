@@ -1,49 +1,23 @@
-"""The optimizer steps of an algorithm by its kernels: many small ones in one call."""
+"""The optimizer steps of an algorithm by its kernels: many in one call."""
 
-import math
 from typing import Any, final
 
-import torch
-from torch import Tensor
-from torch.nn import Parameter
-from torch.optim import Adam, AdamW
-from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
-
-from ...common.device import one_thread
-from ...distributions import SquashedNormal
 from ...ppo.advantages import AdvantageEstimator
-from ...ppo.bounds import MACHINE_CODE, MACHINE_CODE_PARAMETERS, STEP_ALONE
 from ...ppo.collector import Collector
 from ...ppo.executor import Executor
 from ...ppo.learner import Learner
 from ...ppo.rollout_buffer import Sequences
-from ...ppo.step_record import StepRecord
-from ..native.available import program_class
 from .backend import KernelBackend
-from .base import script, unoptimized
-from .heads import CategoricalOutput, NormalOutput, Output
-from .iteration import (
-    AdamSteps,
-    Group,
-    Loss,
-    Rows,
-    SmallNet,
-    Std,
-    conclude,
-    iterate,
-    rate_policy,
-    rate_values,
-)
-from .loss_gradients import error_bounds, surrogate_bounds
 from .mlp import MLPKernel
+from .steps import ManySteps
 
-_MOST_NUMBERS = 2**22
+_MOST_NUMBERS = 2**24
 """Of encoded observations that are kept at once."""
 
 
 @final
 class KernelExecutor(Executor):
-    """Makes many optimizer steps at once, where minibatches are small and the steps Adam's own."""
+    """Makes many optimizer steps at once, where the steps are Adam's own, and small or machine code."""
 
     def __init__(self, collector: Collector, learner: Learner, advantages: AdvantageEstimator) -> None:
         super().__init__(collector, learner, advantages)
@@ -55,7 +29,7 @@ class KernelExecutor(Executor):
         while done < hparams.num_sgd_iters:
             self.renew(done)
             alone = not (self.learner.cancelled or self.learner.ranks.many)
-            steps = self._small_steps(sequences, size) if alone else None
+            steps = self._many_steps(sequences, size) if alone else None
             if steps is not None:
                 many = 1 if hparams.recompute_advantages else hparams.num_sgd_iters - done
                 self.learner.take_made(steps.make(sequences, size, many))
@@ -65,217 +39,15 @@ class KernelExecutor(Executor):
                 self.sgd_iteration(sequences, size)
                 done += 1
 
-    def _small_steps(self, sequences: Sequences, size: int) -> "_SmallSteps | None":
-        """Return what makes the steps of small minibatches, or None if they are others than it makes."""
+    def _many_steps(self, sequences: Sequences, size: int) -> "ManySteps | None":
+        """Return what makes many steps at once, or None if they are others than it makes."""
         backend = self.learner.backend
-        if not isinstance(backend, KernelBackend) or not backend.is_small(size):
+        if not isinstance(backend, KernelBackend):
             return None
         kernel, output, gradients = backend.alone()
         if not isinstance(kernel, MLPKernel) or kernel.num_inputs * len(sequences) > _MOST_NUMBERS:
             return None
-        steps = _SmallSteps(self.learner, backend, kernel, output, gradients, self._programs)
-        return steps if sequences.buffer.valid is None and steps.are_adams() else None
-
-
-class _SmallSteps:
-    """Optimizer steps of one SGD iteration.
-
-    Args:
-        learner: Makes them.
-        backend: Whose model it is.
-        kernel: Of the calling thread.
-        output: Of the kernel's head.
-        gradients: By parameter, parts of one flat tensor.
-        programs: In machine code, by what they are for; the last one is kept.
-    """
-
-    def __init__(
-        self,
-        learner: Learner,
-        backend: KernelBackend,
-        kernel: MLPKernel,
-        output: Output,
-        gradients: dict[Parameter, Tensor],
-        programs: dict[Any, Any],
-    ) -> None:
-        self._learner, self._backend, self._kernel = learner, backend, kernel
-        self._output, self._gradients, self._programs = output, gradients, programs
-        self._state: dict[Any, dict[str, Tensor]] = learner.optimizer.state
-        self.way = "many at once, in machine code"
-
-    def are_adams(self) -> bool:
-        """Return whether they are what `iterate` makes."""
-        learner, its = self._learner, self._learner.optimizer
-        if learner.hparams.adaptive_lr is not None or learner.hparams.enable_amp or self._backend.bounded:
-            return False
-        hooks: tuple[Any, ...] = (its._optimizer_step_pre_hooks, its._optimizer_step_post_hooks)
-        hooks += (_global_optimizer_pre_hooks, _global_optimizer_post_hooks)
-        own = type(its) in (Adam, AdamW) and "step" not in vars(its) and learner.gated and not any(hooks)
-        if not own or not isinstance(self._output, CategoricalOutput | NormalOutput):
-            return False
-        held = learner.parameters
-        # The state is there after a first step, and the same for all that were trained from then on.
-        if not all(each in self._state and each in self._gradients for each in held):
-            return False
-        return len({float(self._state[parameter]["step"]) for parameter in held}) == 1
-
-    def make(self, sequences: Sequences, size: int, iterations: int) -> Tensor:
-        """Make a step from each `size` sequences, until one isn't made; return their records, [n, 11].
-
-        Args:
-            sequences: What to learn from.
-            size: Of a minibatch.
-            iterations: How often to take them all.
-        """
-        gradients, std = self._gradients, None
-        if isinstance(self._output, NormalOutput):
-            log_std = self._output.head.log_std
-            std = Std(log_std.detach().view(-1, 1), gradients[log_std].view(-1))
-        counts = [self._state[parameter]["step"] for parameter in self._learner.parameters]
-        held = [group for group in self._learner.optimizer.param_groups if group["params"]]
-        flat = self._backend.flat_gradient
-        assert flat is not None
-        adam = AdamSteps([self._group(group) for group in held], flat, counts[0].clone())
-        (policy, value), loss = self._kernel.nets(size, gradients), self._loss()
-        orders = self._orders(len(sequences), size, iterations)
-        with one_thread(), unoptimized():
-            rows = self._rows(sequences, size)
-            if program := self._program(policy, value, std, size):
-                made = program.make(rows, orders.view(-1, size), (policy, value), std, adam, loss)
-            else:
-                made = self._iterate(rows, orders, size, policy, value, std, adam, loss)
-        for count in counts:
-            count.copy_(adam.steps)
-        return made
-
-    def _program(self, policy: SmallNet, value: SmallNet, std: Std | None, size: int) -> Any:
-        """Return machine code for such steps; None if there is none, or operations of torch are as fast."""
-        parameters = sum(parameter.numel() for parameter in self._gradients)
-        if parameters > MACHINE_CODE_PARAMETERS or size * parameters > MACHINE_CODE:
+        steps = ManySteps(self.learner, backend, kernel, output, gradients, self._programs)
+        if sequences.buffer.valid is not None or not steps.are_adams():
             return None
-        cls = program_class()
-        # Without an eps, what fills up vectors would be 0 / 0.
-        if cls is None or not all(group["eps"] > 0 for group in self._learner.optimizer.param_groups):
-            return None
-        normal = 0 if std is None else len(std.log_std)
-        shapes = (tuple(weight.shape) for net in (policy, value) for weight in net.weights)
-        key = (*shapes, len(policy.weights), normal, size, policy.weights[0].dtype)
-        if key not in self._programs:
-            self._programs.clear()
-            self._programs[key] = cls((policy, value), normal, size)
-        return self._programs[key]
-
-    def _orders(self, total: int, size: int, iterations: int) -> Tensor:
-        """Return in which order to take so many rows in each iteration, [iterations, total]."""
-        if size < total and self._learner.hparams.shuffle_minibatches:
-            return torch.stack([torch.randperm(total) for _ in range(iterations)])
-        return torch.arange(total).expand(iterations, total).contiguous()
-
-    def _iterate(
-        self,
-        rows: Rows,
-        orders: Tensor,
-        size: int,
-        policy: SmallNet,
-        value: SmallNet,
-        std: Std | None,
-        adam: AdamSteps,
-        loss: Loss,
-    ) -> Tensor:
-        """Make the steps by operations of torch."""
-        shared = size * adam.gradient.numel() > STEP_ALONE
-        self.way = f"many at once, {'a thread for each network' if shared else 'on one thread'}"
-        make = self._share if shared else script(iterate)
-        records: list[float] = []
-        for order in orders:
-            records += make(rows.take(order), size, policy, value, std, adam, loss)
-            if not records[-1]:
-                break
-        return torch.tensor(records, dtype=torch.float32).view(-1, len(StepRecord._fields))
-
-    def _share(
-        self,
-        rows: Rows,
-        size: int,
-        policy: SmallNet,
-        value: SmallNet,
-        std: Std | None,
-        adam: AdamSteps,
-        loss: Loss,
-    ) -> list[float]:
-        """Do what `iterate` does, with a thread for each network."""
-        records: list[float] = []
-        for start in range(0, rows.targets.shape[1], size):
-            rated: list[Any] = [None, None]
-            targets = list(rows.targets[:, start : start + size].split(1))
-
-            def rate(
-                thread: int,
-                job: int,
-                start: int = start,
-                targets: list[Tensor] = targets,
-                rated: list[Any] = rated,
-            ) -> None:
-                with unoptimized():
-                    if job:
-                        rated[1] = script(rate_values)(rows, targets, start, size, value, loss)
-                    else:
-                        rated[0] = script(rate_policy)(rows, targets, start, size, policy, std, loss)
-
-            self._backend.workers.run(rate, 2)
-            (logp, entropy), values = rated
-            records += script(conclude)(targets, size, logp, entropy, values, adam, loss)
-            if not records[-1]:
-                break
-        return records
-
-    def _rows(self, sequences: Sequences, size: int) -> Rows:
-        """Return what to learn from."""
-        total, whole, hparams = len(sequences), slice(0, len(sequences)), self._learner.hparams
-        obs, _ = sequences.observations(whole)
-        vectors = [each.flatten(0, 1) for each in self._backend.encode(obs)]
-        old_logp, old_values, advantages, returns = (each.t() for each in sequences.loss_inputs(whole)[:4])
-        advantages, clip_param = advantages / size, self._learner.coefficients.clip_param
-        caps, floors = surrogate_bounds(
-            advantages, clip_param=clip_param, dual_clip_param=hparams.dual_clip_param
-        )
-        low, high = error_bounds(old_values, returns, vf_clip_param=hparams.vf_clip_param)
-        columns = (old_logp, advantages, caps, floors, returns, low, high)
-        targets = torch.cat([caps if column is None else column for column in columns])
-        (drawn,) = self._output.blocks(sequences.drawn(whole), total)
-        mask = self._backend.policy.action_mask
-        allowed = None if mask is None else mask.allowed(obs.flatten(0, 1)).flatten(1)
-        return Rows(vectors[0], vectors[-1], drawn, targets, allowed)
-
-    def _loss(self) -> Loss:
-        """Return the loss as it is in this update."""
-        hparams, coefficients = self._learner.hparams, self._learner.coefficients
-        most = hparams.max_grad_norm
-        return Loss(
-            clip_param=float(coefficients.clip_param),
-            dual_clip=hparams.dual_clip_param is not None,
-            vf_clip=hparams.vf_clip_param is not None,
-            vf_coeff=hparams.vf_coeff,
-            entropy_coeff=float(coefficients.entropy_coeff),
-            squash=self._output.distribution_cls is SquashedNormal,
-            largest_kl_div=math.inf if hparams.target_kl_div is None else 1.5 * hparams.target_kl_div,
-            max_grad_norm=math.inf if most is None else most,
-            largest_log_ratio=math.log(torch.finfo(self._kernel.dtype).max) - 1e-5,
-        )
-
-    def _group(self, group: dict[str, Any]) -> Group:
-        """Return an optimizer's group of parameters with their gradients and moments."""
-        parameters = group["params"]
-        moments = [self._state[parameter] for parameter in parameters]
-        numbers = (group["lr"], *group["betas"], group["weight_decay"], group["eps"])
-        return Group(
-            parameters=[parameter.detach() for parameter in parameters],
-            gradients=[self._gradients[parameter] for parameter in parameters],
-            means=[each["exp_avg"] for each in moments],
-            squares=[each["exp_avg_sq"] for each in moments],
-            most=[each["max_exp_avg_sq"] for each in moments] if group["amsgrad"] else [],
-            numbers=[float(number) for number in numbers],
-            amsgrad=group["amsgrad"],
-            maximize=group["maximize"],
-            decoupled=group["decoupled_weight_decay"],
-        )
+        return steps if steps.in_machine_code(size) or backend.is_small(size) else None

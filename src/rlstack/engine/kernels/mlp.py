@@ -88,6 +88,10 @@ class MLPKernel(Kernel):
         """
         return [chain.net(size, gradients) for chain in (self._policy, self._value)]
 
+    def layers(self) -> list[tuple[list[Tensor], list[Tensor]]]:
+        """Return weights and biases, as they are, of the networks of the head's output and of values."""
+        return [chain.layers() for chain in (self._policy, self._value)]
+
     def _rows(self, vectors: Sequence[Tensor]) -> list[Tensor]:
         """Return vectors [N, L, size] as rows [N · L, size] of the dtype that is computed in."""
         return [each.flatten(0, 1).to(self.dtype) for each in vectors]
@@ -111,6 +115,11 @@ class _Chain:
             rows = torch.addmm(its_bias, rows, each)
             rows = rows.relu_() if self._relu else rows.sigmoid_()
         return torch.addmm(bias, rows, weight)
+
+    def layers(self) -> tuple[list[Tensor], list[Tensor]]:
+        """Return weights and biases as they are now."""
+        weights, biases = zip(*self._parameters, strict=True)
+        return [each.detach() for each in weights], [each.detach() for each in biases]
 
     def net(self, size: int, gradients: Mapping[nn.Parameter, Tensor]) -> SmallNet:
         """Return the layers as they are, with room for so many rows."""

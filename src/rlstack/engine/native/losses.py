@@ -4,6 +4,8 @@ import math
 from typing import Any, NamedTuple
 
 import numpy as np
+from numba import types
+from numba.extending import overload
 
 from ...distributions import slope_mixture
 from .compiled import compiled
@@ -27,15 +29,13 @@ class Rows(NamedTuple):
     policy: Any
     """[R, size]. Encoded observations."""
     value: Any
-    """[R, size]. The same, as the values are made from them; [0, 0] if they are the same."""
+    """[R, size]. The same, as the values are made from them."""
     drawn: Any
-    """[R, k]. What was drawn: numbers, or choices as numbers."""
+    """[R, k]. What was drawn: numbers, or whole numbers, which are choices."""
     targets: Any
     """[R, 7]."""
     allowed: Any
     """[R, k]. Which choices are allowed; [0, 0] if all are."""
-    normal: bool
-    """Whether actions are numbers."""
 
 
 @compiled
@@ -58,29 +58,42 @@ def clip(surrogate, target, dual_clip):
     return target[FLOOR] if dual_clip and clipped < target[FLOOR] else clipped
 
 
-@compiled
-def rate_choices(order, rows, net, loss, log_ratios, sums):
+def rate_actions(order: Any, total: Any, rows: Any, net: Any, loss: Any, log_ratios: Any, sums: Any) -> None:
+    """Write the derivative by the output of the rows with these numbers, some of `total`.
+
+    Only what rates choices becomes machine code, or only what rates numbers: which depends on their type.
+    """
+    raise NotImplementedError("machine code only")
+
+
+@overload(rate_actions)
+def _rate_actions(order, total, rows, net, loss, log_ratios, sums):
+    drawn = dict(zip(rows.fields, rows.types, strict=True))["drawn"].dtype
+    return _rate_choices if isinstance(drawn, types.Integer) else _rate_numbers
+
+
+def _rate_choices(order, total, rows, net, loss, log_ratios, sums):
     """Write the derivative by the logits of the rows with these numbers, as `categorical_gradient`."""
     number, k = net.output.dtype.type, net.layers[-1][OUTPUTS]
-    d_entropy = number(-loss.entropy_coeff / len(order))
+    d_entropy = number(-loss.entropy_coeff / total)
     for n in range(len(order)):
         row, logits, p = order[n], net.output[n], net.d_output[n]
         if len(rows.allowed):
             for j in range(k):
                 logits[j] = logits[j] if rows.allowed[row, j] else -np.inf
-        top, total, entropy = logits[0], number(0), number(0)
+        top, whole, entropy = logits[0], number(0), number(0)
         for j in range(1, k):
             top = max(top, logits[j])
         for j in range(k):
             p[j] = math.exp(logits[j] - top)
-            total += p[j]
-        shift = top + math.log(total)
+            whole += p[j]
+        shift = top + math.log(whole)
         for j in range(k):
-            p[j] /= total
+            p[j] /= whole
             # Finite, so that 0 times it is 0.
             logits[j] = max(logits[j] - shift, number(-1e30))
             entropy -= p[j] * logits[j]
-        choice = int(rows.drawn[row, 0])
+        choice = rows.drawn[row, 0]
         log_ratios[n] = logits[choice] - rows.targets[row, OLD_LOGP]
         d_logp = rate(log_ratios[n], rows.targets[row], loss, sums)
         for j in range(k):
@@ -89,16 +102,16 @@ def rate_choices(order, rows, net, loss, log_ratios, sums):
         sums[ENTROPY] += entropy
 
 
-@compiled
-def rate_numbers(order, rows, net, log_std, d_log_std, loss, log_ratios, sums):
+def _rate_numbers(order, total, rows, net, loss, log_ratios, sums):
     """Write the derivative by means and log std of the rows with these numbers, as `normal_gradient`."""
-    number, k = net.output.dtype.type, len(log_std)
-    d_entropy = number(-loss.entropy_coeff / len(order))
+    number, k = net.output.dtype.type, rows.drawn.shape[1]
+    log_std, d_log_std = net.parameters[-k:], net.gradient[-k:]
+    d_entropy = number(-loss.entropy_coeff / total)
     std, z, share = np.empty(k, log_std.dtype), np.empty(k, log_std.dtype), number(k * _HALF_LOG_2PI)
     for j in range(k):
         std[j] = math.exp(log_std[j])
         share += log_std[j]
-        d_log_std[j] = len(order) * d_entropy
+        d_log_std[j] += len(order) * d_entropy
     for n in range(len(order)):
         row, means, d_means = order[n], net.output[n], net.d_output[n]
         logp, entropy = -share, share + number(0.5 * k)
@@ -136,10 +149,10 @@ def expected_slope(mean, std):
 
 
 @compiled
-def rate_values(order, rows, net, loss, sums):
+def rate_values(order, total, rows, net, loss, sums):
     """Write the derivative by the values of the rows with these numbers, as `value_gradient`."""
     number = net.output.dtype.type
-    weight = number(loss.vf_coeff / len(order))
+    weight = number(loss.vf_coeff / total)
     for n in range(len(order)):
         target = rows.targets[order[n]]
         error = net.output[n, 0] - target[RETURN]

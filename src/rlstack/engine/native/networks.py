@@ -4,11 +4,16 @@ A layer's weight is [inputs, width]: its outputs, and zeros up to whole vectors,
 one more row.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
 
 from .compiled import compiled
 from .functions import tanh
-from .products import add_product
+from .products import BYTES, add_product
 
 PLAIN, INPUTS, OUTPUTS, WIDTH, WEIGHT, TURNED, RESULT = range(7)
 """Of a layer: where its parameters begin in torch's order, its size, and where it begins in our storage."""
@@ -35,6 +40,72 @@ class Net(NamedTuple):
     """[N, width]. The last of the derivatives."""
 
 
+_BLOCK = 2**16
+"""Numbers that a network's layers put out for the rows that are computed at a time: a core's cache has room
+for them."""
+
+
+def block_rows(shapes: Sequence[tuple[int, ...]]) -> int:
+    """Return how many rows to compute at a time, given the shapes (outputs, inputs) of all weights."""
+    return max(16, _BLOCK // sum(outputs for outputs, _ in shapes))
+
+
+def lay_out(shapes: Sequence[tuple[int, ...]], dtype: Any, rows: int, begin: Any) -> Any:
+    """Return the layers of a network, as of `Net`.
+
+    Args:
+        shapes: Of their weights, (outputs, inputs).
+        dtype: Of the parameters.
+        rows: What it is given at a time.
+        begin: [4]. Where they begin in torch's order, in ours, among the turned weights and among the
+            results; it becomes where they end.
+    """
+    table, before, lanes = [], 0, BYTES // dtype.itemsize
+    for outputs, inputs in shapes:
+        width = -(-outputs // lanes) * lanes
+        plain, ours, turned, result = begin
+        table.append((plain, inputs, outputs, width, ours, turned, result))
+        begin += ((inputs + 1) * outputs, (inputs + 1) * width, outputs * before, rows * width)
+        before = width
+    return np.array(table)
+
+
+def net_of(
+    layers: Any,
+    rows: int,
+    *,
+    relu: bool,
+    parameters: Any,
+    gradient: Any,
+    turned: Any,
+    results: Any,
+    derivatives: Any,
+) -> Net:
+    """Return a network for so many rows at a time; the other arguments are those of `Net`."""
+    last = slice(layers[-1][-1], layers[-1][-1] + rows * layers[-1][3])
+    output, d_output = (each[last].reshape(rows, -1) for each in (results, derivatives))
+    return Net(layers, relu, parameters, gradient, turned, results, derivatives, output, d_output)
+
+
+def places(flat: Any, layers: Any) -> list[Tensor]:
+    """Return which parts of parameters are weights, [inputs, outputs], and biases, [outputs], by layer."""
+    found = []
+    for _, inputs, outputs, width, start, *_ in layers.tolist():
+        both = torch.from_numpy(flat)[start : start + (inputs + 1) * width].view(-1, width)
+        found += [both[:-1, :outputs], both[-1, :outputs]]
+    return found
+
+
+def turned_places(flat: Any, layers: Any) -> list[Tensor]:
+    """Return which parts are turned weights, [outputs, inputs], of all layers but the first."""
+    found, (*_, before, _, _, _) = [], layers[0].tolist()
+    for _, inputs, outputs, width, _, start, _ in layers[1:].tolist():
+        turned = torch.from_numpy(flat)[start : start + outputs * before].view(outputs, before)
+        found.append(turned[:, :inputs])
+        before = width
+    return found
+
+
 @compiled
 def matrix(flat, start, height, width):
     """Return a part of a flat array as [height, width]."""
@@ -48,8 +119,9 @@ def turn(net):
         layer = net.layers[n]
         weight = matrix(net.parameters, layer[WEIGHT], layer[INPUTS], layer[WIDTH])
         turned = matrix(net.turned, layer[TURNED], layer[OUTPUTS], net.layers[n - 1][WIDTH])
-        for i in range(layer[INPUTS]):
-            for o in range(layer[OUTPUTS]):
+        # Written in order: the other way round takes four times as long.
+        for o in range(layer[OUTPUTS]):
+            for i in range(layer[INPUTS]):
                 turned[o, i] = weight[i, o]
 
 
@@ -83,13 +155,12 @@ def activate(values, relu):
 
 @compiled
 def backward(rows, net):
-    """Write the gradient, given rows [N, inputs] and the derivative by the output."""
+    """Add to the gradient, given rows [N, inputs] and the derivative by the output."""
     for n in range(len(net.layers) - 1, -1, -1):
         layer = net.layers[n]
         inputs, width = layer[INPUTS], layer[WIDTH]
         derivative = matrix(net.derivatives, layer[RESULT], len(rows), width)
         gradient = matrix(net.gradient, layer[WEIGHT], inputs + 1, width)
-        gradient[:] = 0
         bias = gradient[inputs]
         for i in range(len(rows)):
             for j in range(width):
@@ -117,39 +188,3 @@ def differentiate(derivatives, values, relu):
         one = values.dtype.type(1)
         for i in range(len(values)):
             derivatives[i] *= one - values[i] * values[i]
-
-
-@compiled
-def load(plain, ours, layers):
-    """Copy parameters, or their moments, from torch's order."""
-    done = 0
-    for n in range(len(layers)):
-        layer = layers[n]
-        inputs, outputs = layer[INPUTS], layer[OUTPUTS]
-        weight = matrix(ours, layer[WEIGHT], inputs + 1, layer[WIDTH])
-        biases = layer[PLAIN] + inputs * outputs
-        for o in range(outputs):
-            for i in range(inputs):
-                weight[i, o] = plain[layer[PLAIN] + o * inputs + i]
-            weight[inputs, o] = plain[biases + o]
-        done = biases + outputs
-    for n in range(1, len(plain) - done + 1):
-        ours[len(ours) - n] = plain[len(plain) - n]
-
-
-@compiled
-def store(ours, plain, layers):
-    """Copy parameters, or their moments, into torch's order."""
-    done = 0
-    for n in range(len(layers)):
-        layer = layers[n]
-        inputs, outputs = layer[INPUTS], layer[OUTPUTS]
-        weight = matrix(ours, layer[WEIGHT], inputs + 1, layer[WIDTH])
-        biases = layer[PLAIN] + inputs * outputs
-        for o in range(outputs):
-            for i in range(inputs):
-                plain[layer[PLAIN] + o * inputs + i] = weight[i, o]
-            plain[biases + o] = weight[inputs, o]
-        done = biases + outputs
-    for n in range(1, len(plain) - done + 1):
-        plain[len(plain) - n] = ours[len(ours) - n]

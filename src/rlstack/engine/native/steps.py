@@ -1,6 +1,6 @@
-"""All optimizer steps of SGD iterations as one function in machine code.
+"""Optimizer steps in machine code: the gradient of some rows, and what is made of it.
 
-It does what `iterate` of `rlstack.engine.kernels.iteration` does, in another order of the same sums.
+They do what `rlstack.engine.kernels.iteration` does, in another order of the same sums.
 """
 
 import math
@@ -9,20 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .adam import adam_step, norm
-from .compiled import compiled, inlined
-from .losses import (
-    ADVANTAGE,
-    CLIPPED,
-    ENTROPY,
-    KL_DIV,
-    SQUARES,
-    SURROGATE,
-    clip,
-    rate_choices,
-    rate_numbers,
-    rate_values,
-)
-from .networks import backward, forward, load, store, turn
+from .compiled import compiled
+from .losses import ADVANTAGE, CLIPPED, ENTROPY, KL_DIV, SQUARES, SURROGATE, clip, rate_actions, rate_values
+from .networks import backward, forward
 
 
 class State(NamedTuple):
@@ -36,67 +25,70 @@ class State(NamedTuple):
     gradient: Any
 
 
-@inlined
-def iterate(order, rows, policy, value, layers, state, plain, spans, options, step, loss, records):
-    """Make optimizer steps until one can't be made; return how many were tried.
+class Room(NamedTuple):
+    """Storage of one thread for the rows of a block."""
+
+    policy: Any
+    """[N, size]. Encoded observations."""
+    value: Any
+    """[N, size]. The same, as the values are made from them."""
+    log_ratios: Any
+    """[N]."""
+
+
+@compiled
+def descend_policy(numbers, total, rows, net, loss, room, sums):
+    """Add the policy's gradient of the rows with these numbers, some of `total`, and sums over them."""
+    block = len(room.log_ratios)
+    for start in range(0, len(numbers), block):
+        some, own = numbers[start : start + block], np.zeros(5)
+        vectors, log_ratios = room.policy[: len(some)], room.log_ratios[: len(some)]
+        take(rows.policy, some, vectors)
+        forward(vectors, net)
+        rate_actions(some, total, rows, net, loss, log_ratios, own)
+        if not math.isfinite(own[SURROGATE]):
+            own[SURROGATE] = bounded_surrogate(log_ratios, some, rows.targets, loss)
+        backward(vectors, net)
+        sums += own
+
+
+@compiled
+def descend_values(numbers, total, rows, net, loss, room, sums):
+    """Add the values' gradient of the rows with these numbers, some of `total`, and sums over them."""
+    block = len(room.log_ratios)
+    for start in range(0, len(numbers), block):
+        some = numbers[start : start + block]
+        vectors = room.value[: len(some)]
+        take(rows.value, some, vectors)
+        forward(vectors, net)
+        rate_values(some, total, rows, net, loss, sums)
+        backward(vectors, net)
+
+
+@compiled
+def conclude(sums, size, state, spans, options, step, loss, into):
+    """Make a step of Adam from the gradient of `size` rows, if it can be; return whether it was.
 
     Args:
-        order: [minibatches, N]. Numbers of the rows of each.
-        rows: What to learn from.
-        policy: The network whose output is the head's.
-        value: The network of the values.
-        layers: Of both.
-        state: Where parameters, moments and gradient are meanwhile.
-        plain: Parameters, means, squares and `most` as torch orders them; they are changed.
-        spans: [n, 2]. From where to where in the state options hold.
-        options: [n, 8]. Of Adam.
-        step: How many steps it has made.
+        sums: [5]. Over those rows.
+        size: How many.
+        state: With the gradient.
+        spans: As of `iterate`.
+        options: As of `iterate`.
+        step: How many steps have been made.
         loss: The loss.
-        records: [minibatches, 11]. Gets a `StepRecord` for each.
+        into: [11]. Gets the `StepRecord`.
     """
-    moved = (state.parameters, state.means, state.squares, state.most)
-    for n in range(4):
-        if len(plain[n]):
-            load(plain[n], moved[n], layers)
-    vectors = np.empty((order.shape[1], rows.policy.shape[1]), rows.policy.dtype)
-    others = np.empty((order.shape[1], rows.value.shape[1]), rows.policy.dtype)
-    log_ratios, tried = np.empty(order.shape[1], rows.policy.dtype), 0
-    for numbers in order:
-        turn(policy)
-        turn(value)
-        sums = np.zeros(5)
-        take(rows.policy, numbers, vectors)
-        forward(vectors, policy)
-        if rows.normal:
-            k = rows.drawn.shape[1]
-            log_std, d_log_std = state.parameters[-k:], state.gradient[-k:]
-            rate_numbers(numbers, rows, policy, log_std, d_log_std, loss, log_ratios, sums)
-        else:
-            rate_choices(numbers, rows, policy, loss, log_ratios, sums)
-        backward(vectors, policy)
-        if len(rows.value):
-            take(rows.value, numbers, others)
-        its_vectors = others if len(rows.value) else vectors
-        forward(its_vectors, value)
-        rate_values(numbers, rows, value, loss, sums)
-        backward(its_vectors, value)
-        if not math.isfinite(sums[SURROGATE]):
-            sums[SURROGATE] = bounded_surrogate(log_ratios, numbers, rows.targets, loss)
-        length = norm(state.gradient)
-        record(sums, len(numbers), length, loss, records[tried])
-        tried += 1
-        if records[tried - 1, -1] == 0:
-            break
-        scale = min(1.0, loss.max_grad_norm / (length + 1e-6))
-        for n in range(len(spans)):
-            a, b = spans[n]
-            most = state.most[a:b]
-            flat = state.parameters[a:b], state.gradient[a:b], state.means[a:b], state.squares[a:b]
-            adam_step(options[n], step + tried, scale, *flat, most)
-    for n in range(4):
-        if len(plain[n]):
-            store(moved[n], plain[n], layers)
-    return tried
+    length = norm(state.gradient)
+    record(sums, size, length, loss, into)
+    if into[-1] == 0:
+        return False
+    scale = min(1.0, loss.max_grad_norm / (length + 1e-6))
+    for n in range(len(spans)):
+        a, b = spans[n]
+        flat = state.parameters[a:b], state.gradient[a:b], state.means[a:b], state.squares[a:b]
+        adam_step(options[n], step + 1, scale, *flat, state.most[a:b])
+    return True
 
 
 @compiled
