@@ -14,7 +14,7 @@ from ..thread_pool import Workers
 from .kept import SOURCES, call, kept
 from .losses import OLD_LOGP, Rows
 from .networks import Net, block_rows, lay_out, net_of, places, turn, turned_places
-from .steps import Room, State, conclude, descend_policy, descend_values
+from .steps import Room, State, conclude, descend
 
 
 def _kept(sources: str) -> tuple[Any, Any, Any]:
@@ -29,8 +29,9 @@ def _kept(sources: str) -> tuple[Any, Any, Any]:
         while made and tried < len(order):
             sums = np.zeros(5)
             state.gradient[:] = 0
-            descend_policy(order[tried], size, rows, policy, loss, room, sums)
-            descend_values(order[tried], size, rows, value, loss, room, sums)
+            for is_policy in (True, False):
+                net = policy if is_policy else value
+                descend(order[tried], size, rows, net, is_policy, loss, room, sums)
             made = conclude(sums, size, state, spans, options, step + tried, loss, records[tried])
             if made:
                 turn(policy)
@@ -40,10 +41,7 @@ def _kept(sources: str) -> tuple[Any, Any, Any]:
 
     @kept
     def part(numbers, total, rows, net, is_policy, loss, room, sums):
-        if is_policy:
-            descend_policy(numbers, total, rows, net, loss, room, sums)
-        else:
-            descend_values(numbers, total, rows, net, loss, room, sums)
+        descend(numbers, total, rows, net, is_policy, loss, room, sums)
         return sources
 
     @kept

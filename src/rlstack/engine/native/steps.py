@@ -37,32 +37,26 @@ class Room(NamedTuple):
 
 
 @compiled
-def descend_policy(numbers, total, rows, net, loss, room, sums):
-    """Add the policy's gradient of the rows with these numbers, some of `total`, and sums over them."""
-    block = len(room.log_ratios)
+def descend(numbers, total, rows, net, is_policy, loss, room, sums):
+    """Add a network's gradient of the rows with these numbers, some of `total`, and sums over them.
+
+    One function for both networks, since what it calls is compiled wherever it is called.
+    """
+    block, given = len(room.log_ratios), rows.policy if is_policy else rows.value
+    storage = room.policy if is_policy else room.value
     for start in range(0, len(numbers), block):
         some, own = numbers[start : start + block], np.zeros(5)
-        vectors, log_ratios = room.policy[: len(some)], room.log_ratios[: len(some)]
-        take(rows.policy, some, vectors)
+        vectors, log_ratios = storage[: len(some)], room.log_ratios[: len(some)]
+        take(given, some, vectors)
         forward(vectors, net)
-        rate_actions(some, total, rows, net, loss, log_ratios, own)
-        if not math.isfinite(own[SURROGATE]):
-            own[SURROGATE] = bounded_surrogate(log_ratios, some, rows.targets, loss)
+        if is_policy:
+            rate_actions(some, total, rows, net, loss, log_ratios, own)
+            if not math.isfinite(own[SURROGATE]):
+                own[SURROGATE] = bounded_surrogate(log_ratios, some, rows.targets, loss)
+        else:
+            rate_values(some, total, rows, net, loss, own)
         backward(vectors, net)
         sums += own
-
-
-@compiled
-def descend_values(numbers, total, rows, net, loss, room, sums):
-    """Add the values' gradient of the rows with these numbers, some of `total`, and sums over them."""
-    block = len(room.log_ratios)
-    for start in range(0, len(numbers), block):
-        some = numbers[start : start + block]
-        vectors = room.value[: len(some)]
-        take(rows.value, some, vectors)
-        forward(vectors, net)
-        rate_values(some, total, rows, net, loss, sums)
-        backward(vectors, net)
 
 
 @compiled
