@@ -106,9 +106,6 @@ class Hparams:
     """Largest global norm of the gradient; a longer one is scaled down. None doesn't clip."""
     normalize_advantages: bool = True
     """Shift and scale the advantages of the whole buffer to mean 0 and standard deviation 1."""
-    recompute_advantages: bool = False
-    """Estimate advantages and returns anew before each SGD iteration but the first, from the values as they
-    are then; feedforward policies only."""
     normalize_rewards: bool = True
     """Divide rewards by the standard deviation of the reversed discounted returns so far."""
     normalize_observations: bool = False
@@ -216,10 +213,6 @@ class RecurrentHparams(Hparams):
     def __post_init__(self) -> None:
         """Check what needs more than one field, or no range."""
         super().__post_init__()
-        if self.recompute_advantages:
-            raise ValueError(
-                "recompute_advantages is for feedforward policies: leave it out, or use Algorithm"
-            )
         if self.seqs_per_state_reset < 1 and self.seqs_per_state_reset != -1:
             raise ValueError(
                 f"seqs_per_state_reset is {self.seqs_per_state_reset}, expected at least 1, or -1 for never"

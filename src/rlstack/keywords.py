@@ -46,7 +46,6 @@ class HparamsDict(TypedDict, total=False):
     target_kl_div: float | None
     max_grad_norm: float | None
     normalize_advantages: bool
-    recompute_advantages: bool
     normalize_rewards: bool
     normalize_observations: bool
     grad_block_size: int | None

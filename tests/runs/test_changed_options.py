@@ -44,7 +44,6 @@ USED = {
     "gamma": 0.2,
     "sgd_minibatch_size": None,
     "num_sgd_iters": 1,
-    "recompute_advantages": True,
     "shuffle_minibatches": False,
     "clip_param": 1e-4,
     "clip_param_schedule": [(0, 1e-4)],
@@ -80,8 +79,6 @@ def classes(name):
     own = {field.name for field in fields(RecurrentHparams)} - {
         field.name for field in fields(Algorithm.hparams_cls)
     }
-    if name == "recompute_advantages":
-        return [Algorithm]
     return [RecurrentAlgorithm] if name in own else [Algorithm, RecurrentAlgorithm]
 
 

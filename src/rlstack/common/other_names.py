@@ -112,7 +112,6 @@ def _elsewhere() -> dict[str, str]:
         "kl_threshold": f"{first['kl_threshold']} where it steers the learning rate, else target_kl_div",
         "schedule": "here it is adaptive_lr, the desired KL estimate, or lr_schedule",
         "anneal_lr": 'here it is lr_schedule=[(0, …), (last env_steps, 0)], with lr_schedule_kind="interp"',
-        **dict.fromkeys(("recompute_advantage", "recompute_adv"), "here it is recompute_advantages"),
         "total_timesteps": stop,
         "num_timesteps": stop,
         "timesteps": stop,

@@ -1,12 +1,11 @@
 """How the programs of an algorithm are run: operation by operation. `rlstack.engine` knows a faster way."""
 
-import torch
 from torch import Tensor
 
 from .advantages import AdvantageEstimator, RewardMoments, ValueMonitors
 from .collector import Collector
 from .learner import Learner
-from .rollout_buffer import Sequences, count, microbatches, minibatches
+from .rollout_buffer import Sequences, minibatches
 
 
 class Executor:
@@ -43,29 +42,8 @@ class Executor:
     def optimize(self, sequences: Sequences, size: int) -> None:
         """Make the SGD iterations of an update, with minibatches of so many sequences."""
         self.steps = "one minibatch after the other"
-        for iteration in range(self.learner.hparams.num_sgd_iters):
-            self.renew(iteration)
+        for _ in range(self.learner.hparams.num_sgd_iters):
             self.sgd_iteration(sequences, size)
-
-    def renew(self, iteration: int) -> None:
-        """Estimate anew what an SGD iteration takes, if that is wanted."""
-        if self.learner.hparams.recompute_advantages and iteration > 0:
-            self.estimate_anew()
-
-    @torch.no_grad()
-    def estimate_anew(self) -> None:
-        """Value the horizon's observations as the policy does now, and `estimate` from that.
-
-        Andrychowicz et al. 2020, arXiv:2006.05990, section 3.5. What comes after the end of an episode keeps
-        the value that it was given while collecting: its observation is gone.
-        """
-        backend, buffer = self.learner.backend, self.collector.buffer
-        obs, values = buffer.obs.flatten(0, 1), buffer.values.view(-1, 1)
-        backend.prepare()
-        for block in microbatches(slice(0, len(values)), backend.block_size):
-            with backend.threads(count(block)):
-                values[block] = backend.values(obs[block], None)
-        self.estimate()
 
     def sgd_iteration(self, sequences: Sequences, size: int) -> None:
         """Make an optimizer step from each minibatch of so many sequences, until one isn't made."""

@@ -27,11 +27,10 @@ class KernelExecutor(Executor):
         """Make the SGD iterations of an update, with minibatches of so many sequences."""
         hparams, done = self.learner.hparams, 0
         while done < hparams.num_sgd_iters:
-            self.renew(done)
             alone = not (self.learner.cancelled or self.learner.ranks.many)
             steps = self._many_steps(sequences, size) if alone else None
             if steps is not None:
-                many = 1 if hparams.recompute_advantages else hparams.num_sgd_iters - done
+                many = hparams.num_sgd_iters - done
                 self.learner.take_made(steps.make(sequences, size, many))
                 self.steps, done = steps.way, done + many
             else:
