@@ -97,6 +97,11 @@ class And(_Group):
         """Return whether all hold now."""
         return all(self._ask(stats))
 
+    def share(self, stats: Stats) -> float | None:
+        """Return that of the farthest one; None if it can't be told of one."""
+        shares = [each.share(stats) for each in self.conditions]
+        return None if None in shares else min(filter(None, shares), default=0.0)
+
 
 @final
 class Or(_Group):
