@@ -354,7 +354,7 @@ class TestLife:
         env = make("tests.gym_envs:Rlstack/Toppling-v0")(3)
         env.reset()
         env.step(torch.tensor([[2], [1], [2]]))
-        said = r"environment 1 of Rlstack/Toppling-v0 is unstable: MuJoCo found .* in qacc\[7\]; take a smaller"
+        said = r"environment 1 of Rlstack/Toppling-v0 is unstable: .* in qacc\[7\]; take a smaller"
         with pytest.raises(NonFiniteError, match=said):
             env.step(torch.tensor([[2], [0], [1]]))
         env.reset()

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ...common.errors import NonFiniteError
 from ..faults import unstable
 
 _TOLD = "rlstack_unstable"
@@ -34,7 +33,7 @@ def tells_instability() -> Callable[[Any], Any]:
             for name in ("qpos", "qvel", "qacc")
         }
 
-        class Watched(Wrapper):  # type: ignore[misc, type-arg]
+        class Watched(Wrapper):  # type: ignore[misc]
             def step(self, action: Any) -> Any:
                 out = self.env.step(action)
                 # A view of MuJoCo's own numbers: reading three takes less than 1 µs.
