@@ -20,7 +20,7 @@ def tells_instability() -> Callable[[Any], Any]:
     """Return a wrapper of single environments: where one is of MuJoCo, its infos say what is unstable."""
 
     # Pickled by its contents, as it has no name: a worker needn't import rlstack, and torch with it.
-    def wrapper(env: Any, told: str = _TOLD) -> Any:
+    def wrapper(env: Any) -> Any:
         import sys
 
         from gymnasium import Wrapper
@@ -40,7 +40,7 @@ def tells_instability() -> Callable[[Any], Any]:
                 counts = warnings.number
                 for name, kind in kinds.items():
                     if counts[kind]:
-                        out[4][told] = f"{name}[{warnings.lastinfo[kind]}]"
+                        out[4][_TOLD] = f"{name}[{warnings.lastinfo[kind]}]"
                 return out
 
         warnings = env.unwrapped.data.warning
