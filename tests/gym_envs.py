@@ -2,6 +2,7 @@
 
 import os
 import time
+from types import SimpleNamespace
 
 import gymnasium
 import numpy as np
@@ -71,6 +72,24 @@ class Dying(Walk):
         return super().step(action)
 
 
-for _cls in (Walk, Echo, Dying):
+class Toppling(Walk):
+    """A walk whose simulation is unstable where it goes left, as MuJoCo says that of its own."""
+
+    def __init__(self):
+        super().__init__()
+        warning = SimpleNamespace(number=np.zeros(7, int), lastinfo=np.zeros(7, int))
+        self.data = SimpleNamespace(warning=warning)
+
+    def reset(self, **options):
+        self.data.warning.number[:] = 0
+        return super().reset(**options)
+
+    def step(self, action):
+        if action < 0:
+            self.data.warning.number[5], self.data.warning.lastinfo[5] = 1, 7
+        return super().step(action)
+
+
+for _cls in (Walk, Echo, Dying, Toppling):
     if f"Rlstack/{_cls.__name__}-v0" not in gymnasium.registry:
         gymnasium.register(f"Rlstack/{_cls.__name__}-v0", _cls, disable_env_checker=True)

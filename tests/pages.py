@@ -80,4 +80,5 @@ def run_blocks(page, needs):
 def commands(page, name):
     """Return the words of each `rlstack` command of a page that has a name in it."""
     text = "\n".join(block.code for block in all_blocks(page) if block.language == "console")
-    return [line.split()[1:] for line in text.splitlines() if line.startswith("rlstack ") and name in line]
+    lines = [line for line in text.splitlines() if line.startswith("rlstack ") and name in line]
+    return [shlex.split(line, comments=True)[1:] for line in lines]

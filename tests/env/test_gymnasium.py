@@ -4,14 +4,17 @@ import gc
 import itertools
 import os
 import signal
+import sys
 import time
 import weakref
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 from rlstack import Algorithm, EnvError, Trainer
+from rlstack.common.errors import NonFiniteError
 from rlstack.env import check_env
 from rlstack.env.gymnasium import from_vector, make
 from rlstack.env_check import report
@@ -344,6 +347,18 @@ class TestLife:
 
         with pytest.raises(ArithmeticError, match="obs of environment 0 from Exploding is NaN"):
             Algorithm(from_vector(Exploding), **TINY).collect()
+
+    def test_what_mujoco_finds_unstable_is_named(self, monkeypatch):
+        kinds = {"mjWARN_BADQPOS": 3, "mjWARN_BADQVEL": 4, "mjWARN_BADQACC": 5}
+        monkeypatch.setitem(sys.modules, "mujoco", SimpleNamespace(mjtWarning=SimpleNamespace(**kinds)))
+        env = make("tests.gym_envs:Rlstack/Toppling-v0")(3)
+        env.reset()
+        env.step(torch.tensor([[2], [1], [2]]))
+        said = r"environment 1 of Rlstack/Toppling-v0 is unstable: .* in qacc\[7\]; take a smaller"
+        with pytest.raises(NonFiniteError, match=said):
+            env.step(torch.tensor([[2], [0], [1]]))
+        env.reset()
+        assert env.step(torch.tensor([[1], [2], [1]]))["obs"].tolist() == [[0, 1], [1, 1], [0, 1]]
 
     def test_a_worker_that_is_killed_ends_a_run_which_its_checkpoint_resumes(self, tmp_path):
         options = {"vectorization_mode": "async", "limit": 5}

@@ -15,7 +15,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 SIMS = ROOT / "tests" / "sims"
 CONSTRAINTS = ROOT / "constraints.txt"
-TESTED_WITH = ["pytest", "pytest-timeout", "hypothesis"]
+TESTED_WITH = ["pytest", "pytest-timeout", "pytest-xdist", "hypothesis"]
 """What the tests themselves need."""
 
 

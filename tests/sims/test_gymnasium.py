@@ -12,6 +12,7 @@ from click.testing import CliRunner
 
 from rlstack import Algorithm
 from rlstack.cli.app import main
+from rlstack.common.errors import NonFiniteError
 from rlstack.env import check_env
 from rlstack.env.foreign import draw_seed
 from rlstack.env.gymnasium import make
@@ -76,6 +77,25 @@ def test_workers_do_the_same():
     assert said[0]["env/reward_forward"] != 0
 
 
+@pytest.mark.parametrize("mode", ["sync", "async"])
+def test_an_unstable_simulation_is_named(mode, tmp_path, monkeypatch):
+    # Where MuJoCo writes down what it warns of.
+    monkeypatch.chdir(tmp_path)
+    env = make("HalfCheetah-v5", vectorization_mode=mode)(3)
+    env.reset()
+    actions = torch.zeros(3, 6)
+    env.step(actions)
+    vector = env._simulator.vector
+    vector.call("set_state", np.zeros(9), np.full(9, 1e12))
+    with pytest.raises(
+        NonFiniteError, match=r"environment 0 of HalfCheetah-v5 is unstable: .* in qvel\[0\]; take a smaller"
+    ):
+        env.step(actions)
+    env.reset()
+    assert torch.isfinite(env.step(actions)["obs"]).all()
+    env.close()
+
+
 def test_never_ending_halfcheetah_has_no_endings():
     env = make("HalfCheetah-v5", max_episode_steps=-1, never_ends=True)(2)
     env.reset()
@@ -124,7 +144,10 @@ def test_a_killed_worker_ends_a_run_that_its_checkpoint_resumes(tmp_path):
 
 def test_the_page_on_simulators(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    [command] = commands("simulators.md", "gym:")
-    result = CliRunner().invoke(main, [*command, "--max-updates", "1", "--tracking", "off"])
-    assert result.exit_code == 0, result.output
-    assert len([*tmp_path.glob("runs/HalfCheetah-v5-*/policy.safetensors")]) == 1
+    trained = commands("simulators.md", "gym:")
+    assert len(trained) >= 2
+    for command in trained:
+        result = CliRunner().invoke(main, [*command, "--max-updates", "1", "--tracking", "off"])
+        assert result.exit_code == 0, result.output
+        name = command[1].removeprefix("gym:")
+        assert len([*tmp_path.glob(f"runs/{name}-*/policy.safetensors")]) == 1

@@ -6,13 +6,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 
 from rlstack import Algorithm, specs
+from rlstack.cli.app import main
 from rlstack.common.errors import EnvError
 from rlstack.env import check_env
 from rlstack.env.foreign import draw_seed
 from rlstack.env.jax import make_brax, make_playground
 from rlstack.env.simulators import find_simulator
+
+from ..pages import commands
 
 jax = pytest.importorskip("jax")
 pytest.importorskip("brax")
@@ -199,6 +203,15 @@ def test_training_improves(pendulum):
         lengths.append(algorithm.collect()["episodes/lengths/mean"])
         algorithm.step()
     assert lengths[-1] > lengths[0] + 3
+
+
+@pytest.mark.parametrize("prefix", ["playground:", "brax:"])
+def test_the_commands_of_the_page_train(prefix, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    [command] = commands("simulators/jax.md", prefix)
+    result = CliRunner().invoke(main, [*command, "--max-updates", "1", "--tracking", "off"])
+    assert result.exit_code == 0, result.output
+    assert len([*tmp_path.glob("runs/*/policy.safetensors")]) == 1
 
 
 def test_the_page_runs(capsys):

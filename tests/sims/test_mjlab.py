@@ -189,7 +189,7 @@ def test_a_policy_learns_to_balance():
         seed=0,
     )
     returns = []
-    for _ in range(60):
+    for _ in range(150):
         stats = algorithm.collect()
         algorithm.step()
         # The first episodes are of random ages.

@@ -6,6 +6,20 @@ from contextlib import contextmanager
 from ..common.errors import EnvError, NonFiniteError, told
 
 
+def unstable(row: int, name: str, where: str) -> NonFiniteError:
+    """Return the error for a simulation that MuJoCo has found unstable.
+
+    Args:
+        row: Which environment.
+        name: Of the class.
+        where: In what it has found it, `qacc[0]` for example.
+    """
+    return NonFiniteError(
+        f"environment {row} of {name} is unstable: MuJoCo found NaN, infinity or a huge number in {where}; "
+        "take a smaller timestep, or bound what acts on it"
+    )
+
+
 @contextmanager
 def faults_of(where: str) -> Iterator[None]:
     """Name the place in whatever an environment raises.

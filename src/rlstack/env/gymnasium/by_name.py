@@ -11,6 +11,7 @@ from ...common.errors import EnvError, told
 from ...common.validation import did_you_mean
 from ..base import Env
 from ..simulators import needed, unknown
+from .instability import tells_instability
 from .vector_simulator import Factory, made, parameters
 from .workers import deaf_to_interrupts
 
@@ -81,6 +82,7 @@ def _make_vec(name: str, num_envs: int, /, **options: Any) -> Any:
     )
     if mode in ("sync", "async"):
         vector.setdefault("autoreset_mode", gymnasium.vector.AutoresetMode.DISABLED)
+        wrappers.append(tells_instability())
     if mode == "async":
         wrappers.append(deaf_to_interrupts())
     try:

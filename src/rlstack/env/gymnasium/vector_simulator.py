@@ -20,6 +20,7 @@ from ..foreign import draw_seed
 from . import autoreset
 from .autoreset import DISABLED, NEXT_STEP, Moment
 from .info_metrics import InfoMetrics
+from .instability import check_stable
 from .spaces import array_kind, as_tensor, read_space
 from .workers import Simulator
 
@@ -75,6 +76,7 @@ class VectorSimulator(Env):
         obs, rewards, terminated, truncated, infos = self._simulator.step(
             self._actions.write(action, self._arrays)
         )
+        check_stable(infos, self._name)
         moment = Moment(
             self._observations.read(obs, self.device, self.num_envs),
             autoreset.flag(terminated, self.device),

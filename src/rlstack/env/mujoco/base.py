@@ -8,12 +8,13 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
-from ...common.errors import EnvError, NonFiniteError
+from ...common.errors import EnvError
 from ...common.random_state import keep_random_state
 from ...common.types import OBS, REWARDS, Batch, Config, Device
 from ...specs import Bounded, Composite, TensorSpec, Unbounded
 from ..base import Env
 from ..ending import FINAL_OBS, TERMINATED, TRUNCATED
+from ..faults import unstable
 from .model_files import read_model
 from .options import COMMON, resolve_options
 from .simulation import STATE_FIELDS, BatchSimulation, Simulation
@@ -130,10 +131,7 @@ class MujocoEnv(Env):
         self._ctrl.copy_(action)
         self._simulation.advance(self.config["frame_skip"])
         if (fault := self._simulation.unstable()) is not None:
-            raise NonFiniteError(
-                f"environment {fault[0]} of {type(self).__name__} is unstable: MuJoCo found NaN, infinity or "
-                f"a huge number in {fault[1]}; take a smaller timestep, or bound what acts on it"
-            )
+            raise unstable(fault[0], type(self).__name__, fault[1])
         rewards = self._column(self.reward(self._before, action, self._after), "reward").to(self._dtype)
         obs = self._observe()
         out = {OBS: obs, REWARDS: rewards}
