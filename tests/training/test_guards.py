@@ -67,8 +67,8 @@ def test_skipping_has_an_end():
 
 
 def test_a_step_can_be_skipped_too(caplog):
-    # Blocks smaller than a minibatch: steps one by one.
-    config = {**CONFIG, "grad_block_size": 1}
+    # Eager: steps one by one.
+    config = {**CONFIG, "engine": "eager"}
     trainer = Trainer(DiscreteDummyEnv, algorithm_config=config, track=False, on_nonfinite="skip")
     trainer.step()
     gradient, calls = trainer.algorithm.learner.gradient, iter([False, True])

@@ -158,7 +158,7 @@ class Actor(_Forward):
             bounds: [*A]. What -1 and 1 are for the environment; None if numbers stay what they are.
         """
         self._log_std = log_std.reshape(-1).numpy()
-        low, high = (each.reshape(-1).numpy().astype(self.dtype) for each in bounds or 2 * [log_std[:0]])
+        low, high = (each.reshape(-1).to(log_std.dtype).numpy() for each in bounds or 2 * [log_std[:0]])
         self._way = Way(squash, clip, low, high)
 
     def draw(self, thread: int, vectors: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
